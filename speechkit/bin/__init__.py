@@ -1,0 +1,1 @@
+"""Commands: one module a verb, each with `add_arguments(parser)` and `run(args) -> int | None`."""

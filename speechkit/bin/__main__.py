@@ -1,0 +1,68 @@
+"""`speechkit <verb> ...`: finds the verb's module, parses its options and turns errors into one line.
+
+Neither this file nor the table of verbs imports anything heavy, so `speechkit --help` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from speechkit.errors import InputError, UsageError, nearest
+from speechkit.bin.verbs import VERBS
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    rows = "\n".join(f"  {verb:<{width}}  {about}" for verb, about in VERBS.items())
+    return f"usage: speechkit <verb> [options]\n\n{rows}\n\n`speechkit <verb> --help` shows a verb's options."
+
+
+def true_or_false(text: str) -> bool:
+    """The type of Kaldi-style switches: `--force true`."""
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
+    return text == "true"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb; returns the exit status (1 bad input, 2 bad command line, 130 interrupted)."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from speechkit import __version__
+
+        print(__version__)
+        return 0
+    verb = argv[0]
+    if verb not in VERBS:
+        print(f"speechkit: error: no verb '{verb}'{nearest(verb, list(VERBS))}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"speechkit.bin.{verb.replace('-', '_')}")
+    parser = argparse.ArgumentParser(f"speechkit {verb}", description=VERBS[verb], allow_abbrev=False)
+    module.add_arguments(parser)
+    args = parser.parse_args(argv[1:])
+    try:
+        return module.run(args) or 0
+    except UsageError as error:
+        print(f"speechkit {verb}: error: {error}", file=sys.stderr)
+        return 2
+    except InputError as error:
+        print(f"speechkit {verb}: error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        from speechkit.files import disk_full
+
+        if not disk_full(error, error.filename or "") and not isinstance(error, (FileNotFoundError, PermissionError)):
+            raise
+        print(f"speechkit {verb}: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
