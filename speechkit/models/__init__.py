@@ -1,0 +1,40 @@
+"""Systems: one a file, each composing a front end, an encoder and heads; no new layers here."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from speechkit.data.batch import Batch
+
+MODELS = {"ctc": "speechkit.models.ctc"}
+"""Kind name -> module with a `Config` dataclass and `build(config, assets) -> Model`."""
+
+
+class Model(Protocol):
+    """What the training loop and the decoder need of a system (besides being an `nn.Module`)."""
+
+    requires: tuple[str, ...]
+    """Names of the batch fields that `loss` reads."""
+
+    inputs: tuple[str, ...]
+    """Names of the batch fields that `encode` reads: a subset of `requires`."""
+
+    weights: dict[str, float]
+    """Weight of each loss term; terms absent here are logged and not trained on."""
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """The normaliser of each loss term, known before any forward pass."""
+
+    def loss(self, batch: Batch, update: int) -> dict[str, tuple[Tensor, int]]:
+        """Each term as a sum and its normaliser; `update` counts from 0."""
+
+    def encode(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        """Each head's values, `(B, T, V)` log-probabilities for "ctc", and lengths `(B,)`."""
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """Frames that the first head emits for inputs of these lengths (unit of `inputs[0]`)."""
+
+    def set_update(self, update: int) -> None:
+        """Brings every schedule and freezing to the given update."""

@@ -1,0 +1,38 @@
+"""What a trained model needs beside its weights, kept in the checkpoint's `assets/` folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from speechkit.files import read_json, write_json
+from speechkit.text.tokenizer import Tokenizer, load_tokenizer
+
+
+@dataclass
+class Assets:
+    """The outside knowledge of a model.
+
+    Attributes:
+        tokenizer: text to ids and back, with its normaliser; None for models without text.
+        cmvn: per-dimension `{"mean": [F], "std": [F], "frames": n}` of the input features, or None.
+    """
+
+    tokenizer: Tokenizer | None = None
+    cmvn: dict | None = None
+
+    def save(self, folder: Path) -> None:
+        """Writes the assets into an existing folder."""
+        if self.tokenizer is not None:
+            self.tokenizer.save(folder / "tokenizer")
+        if self.cmvn is not None:
+            write_json(folder / "cmvn.json", self.cmvn)
+
+    @classmethod
+    def load(cls, folder: Path) -> Assets:
+        """Reads what `save` wrote; InputError names what is broken."""
+        tokenizer, cmvn = folder / "tokenizer", folder / "cmvn.json"
+        return cls(
+            load_tokenizer(tokenizer) if tokenizer.exists() else None,
+            read_json(cmvn) if cmvn.exists() else None,
+        )
