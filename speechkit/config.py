@@ -33,7 +33,11 @@ _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"^(?:true|false)$", "tf"),
     ("int", r"^[-+]?(?:0|[1-9][0-9_]*)$", "-+0123456789"),
-    ("float", r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.inf$", "-+.0123456789"),
+    (
+        "float",
+        r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.inf$",
+        "-+.0123456789",
+    ),
     ("null", r"^(?:null|~|)$", ["n", "~", ""]),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
@@ -46,7 +50,10 @@ def kind(table: dict[str, str], default: str) -> Any:
         table: kind name -> module path; the module holds a dataclass called `Config`.
         default: the name when none is given.
     """
-    return field(default_factory=lambda: load_kind(table, default).Config(), metadata={"kinds": table, "default": default})
+    return field(
+        default_factory=lambda: load_kind(table, default).Config(),
+        metadata={"kinds": table, "default": default},
+    )
 
 
 def optional_kind(table: dict[str, str]) -> Any:
@@ -105,7 +112,9 @@ def _parse(text: str, file: str, path: Path_ = ()) -> tuple[Any, dict[Path_, str
         return _from_node(node, loader, file, path, origins), origins
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise InputError(f"{file}:{mark.line + 1 if mark else 1}: not YAML: {getattr(error, 'problem', error)}") from None
+        raise InputError(
+            f"{file}:{mark.line + 1 if mark else 1}: not YAML: {getattr(error, 'problem', error)}"
+        ) from None
     finally:
         loader.dispose()
 
@@ -147,7 +156,9 @@ def _merge(below: dict, above: dict) -> dict:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        same_kind = isinstance(old, dict) and isinstance(value, dict) and value.get("name") in (None, old.get("name"))
+        same_kind = (
+            isinstance(old, dict) and isinstance(value, dict) and value.get("name") in (None, old.get("name"))
+        )
         merged[key] = _merge(old, value) if same_kind else value
     return merged
 
@@ -243,7 +254,9 @@ def _field(spec: dataclasses.Field, hint: Any, value: Any, path: Path_, origins:
         return _problem(f"expected a section with a name, got {value!r}", path, origins, problems)
     name = value.get("name", spec.metadata["default"])
     if name not in table:
-        return _problem(f"no kind '{name}'{nearest(str(name), list(table))}", (*path, "name"), origins, problems)
+        return _problem(
+            f"no kind '{name}'{nearest(str(name), list(table))}", (*path, "name"), origins, problems
+        )
     return _build(load_kind(table, name).Config, value, path, origins, problems)
 
 
@@ -271,7 +284,9 @@ def _typed(hint: Any, value: Any, path: Path_, origins: dict[Path_, str], proble
     return _problem(f"expected {_type_name(hint)}, got {value!r}", path, origins, problems)
 
 
-def _union(choices: tuple, value: Any, path: Path_, origins: dict[Path_, str], problems: list[Problem]) -> Any:
+def _union(
+    choices: tuple, value: Any, path: Path_, origins: dict[Path_, str], problems: list[Problem]
+) -> Any:
     if value is None and type(None) in choices:
         return None
     rest = [choice for choice in choices if choice is not type(None)]
@@ -287,7 +302,9 @@ def _type_name(hint: Any) -> str:
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     if hint in names:
         return names[hint]
-    return {list: "a list", dict: "a section"}.get(typing.get_origin(hint), getattr(hint, "__name__", str(hint)))
+    return {list: "a list", dict: "a section"}.get(
+        typing.get_origin(hint), getattr(hint, "__name__", str(hint))
+    )
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -297,7 +314,9 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def dump(config: Any) -> str:
     """A configuration as YAML that `load_config` reads back to an equal one."""
-    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    return yaml.dump(
+        to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None
+    )
 
 
 class _Dumper(yaml.SafeDumper):
@@ -324,7 +343,9 @@ def differences(old: dict, new: dict, path: Path_ = ()) -> list[str]:
     return lines
 
 
-def check_range(name: str, value: float, low: float, high: float = float("inf"), *, open_high: bool = False) -> None:
+def check_range(
+    name: str, value: float, low: float, high: float = float("inf"), *, open_high: bool = False
+) -> None:
     """Raises ValueError unless low <= value <= high (or < high); for use in `__post_init__`."""
     if not (low <= value < high if open_high else low <= value <= high):
         raise ValueError(f"{name}={value} must be in [{low}, {high}{')' if open_high else ']'}")

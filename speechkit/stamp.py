@@ -42,7 +42,12 @@ class Stamp:
     """
 
     def __init__(
-        self, output: str | Path, verb: str, options: Any, inputs: Iterable[str | Path] = (), force: bool = False
+        self,
+        output: str | Path,
+        verb: str,
+        options: Any,
+        inputs: Iterable[str | Path] = (),
+        force: bool = False,
     ) -> None:
         self.output, self.verb, self.force = Path(output), verb, force
         self.path = self.output.parent / f".{self.output.name}.{verb}.stamp"
@@ -62,7 +67,10 @@ class Stamp:
             return False
         if read_json(self.path) != self._now():
             return False
-        print(f"speechkit {self.verb}: {self.output} is up to date (--force true makes it again)", file=sys.stderr)
+        print(
+            f"speechkit {self.verb}: {self.output} is up to date (--force true makes it again)",
+            file=sys.stderr,
+        )
         return True
 
     def write(self) -> None:

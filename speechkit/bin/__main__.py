@@ -9,8 +9,8 @@ import argparse
 import importlib
 import sys
 
-from speechkit.errors import InputError, UsageError, nearest
 from speechkit.bin.verbs import VERBS
+from speechkit.errors import InputError, UsageError, nearest
 
 
 def _usage() -> str:
@@ -56,7 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         from speechkit.files import disk_full
 
-        if not disk_full(error, error.filename or "") and not isinstance(error, (FileNotFoundError, PermissionError)):
+        if not disk_full(error, error.filename or "") and not isinstance(
+            error, (FileNotFoundError, PermissionError)
+        ):
             raise
         print(f"speechkit {verb}: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
