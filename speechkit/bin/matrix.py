@@ -1,0 +1,91 @@
+"""`speechkit matrix`: expands conf/systems.yaml into jobs and runs them in parallel lanes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from speechkit.bin.__main__ import true_or_false
+from speechkit.errors import InputError, UsageError
+from speechkit.systems import Job, decode_jobs, read_systems, score_jobs, select, train_jobs
+
+STAGES = {5: train_jobs, 6: decode_jobs, 7: score_jobs}
+DEFAULT_RUNNER = str(Path(__file__).resolve().parents[2] / "utils" / "run_local.py")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--systems", default="conf/systems.yaml", help="the systems to compare")
+    parser.add_argument(
+        "--stage", type=int, required=True, choices=sorted(STAGES), help="5 train, 6 decode, 7 score"
+    )
+    parser.add_argument("--methods", help="comma-separated systems; all when not given")
+    parser.add_argument("--seeds", type=int, help="seeds per system; the file's number when not given")
+    parser.add_argument("--lanes", type=int, default=1, help="jobs at a time; cores are divided among them")
+    parser.add_argument("--exp", default="exp", help="where experiments live")
+    parser.add_argument(
+        "--force", type=true_or_false, default=False, help="pass --force true to decodes and scores"
+    )
+    parser.add_argument("--dry-run", type=true_or_false, default=False, help="print the commands only")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.lanes < 1 or (args.seeds is not None and args.seeds < 1):
+        raise UsageError("--lanes and --seeds must be at least 1")
+    systems = read_systems(args.systems)
+    jobs = STAGES[args.stage](systems, select(systems, args.methods), args.seeds, Path(args.exp))
+    if args.force and args.stage != 5:
+        jobs = [Job(j.name, [*j.command, "--force", "true"], j.log, j.needs, j.runner) for j in jobs]
+    if args.dry_run:
+        for job in jobs:
+            print(shlex.join(job.command))
+        return 0
+    failed = run_jobs(jobs, args.lanes)
+    if failed:
+        raise InputError("failed: " + "; ".join(f"{job.name} (see {job.log})" for job in failed))
+    print(f"speechkit matrix: {len(jobs)} jobs of stage {args.stage} done", file=sys.stderr)
+    return 0
+
+
+def run_jobs(jobs: list[Job], lanes: int) -> list[Job]:
+    """Runs jobs as their needs are met, `lanes` at a time; returns those that failed or could not start."""
+    waiting, running, done, failed = list(jobs), {}, set(), []
+    known = {job.name for job in jobs}
+    with ThreadPoolExecutor(lanes) as pool:
+        while waiting or running:
+            broken = {job.name for job in failed}
+            failed += [job for job in waiting if broken & set(job.needs)]
+            waiting = [job for job in waiting if job not in failed]
+            ready = [job for job in waiting if all(need in done or need not in known for need in job.needs)]
+            for job in ready[: lanes - len(running)]:
+                waiting.remove(job)
+                running[pool.submit(_run, job, lanes)] = job
+            if not running:
+                return failed + [job for job in waiting if job not in failed]
+            finished: set[Future] = wait(running, return_when=FIRST_COMPLETED).done
+            for future in finished:
+                job = running.pop(future)
+                (failed.append(job) if future.result() else done.add(job.name))
+    return failed
+
+
+def _run(job: Job, lanes: int) -> int:
+    """Runs one job through the recipe's runner; shows the end of its log when it fails."""
+    runner = shlex.split(os.environ.get(job.runner, "") or DEFAULT_RUNNER)
+    environment = dict(os.environ)
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // lanes)))
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    print(f"speechkit matrix: {job.name}: {shlex.join(job.command)}", file=sys.stderr, flush=True)
+    begin = time.monotonic()
+    status = subprocess.run([*runner, str(job.log), *job.command], env=environment, check=False).returncode
+    minutes = (time.monotonic() - begin) / 60
+    print(f"speechkit matrix: {job.name}: status {status}, {minutes:.1f} min", file=sys.stderr, flush=True)
+    if status and job.log.exists():
+        lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
+        print("\n".join(f"  {job.log}: {line}" for line in lines), file=sys.stderr)
+    return status
