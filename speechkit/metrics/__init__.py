@@ -1,0 +1,1 @@
+"""Scoring: error rates, significance, reports."""

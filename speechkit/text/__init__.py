@@ -1,0 +1,1 @@
+"""Text: one declared normaliser, tokenizers, and the reading of plain Kaldi text files."""
