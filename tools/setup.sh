@@ -123,7 +123,11 @@ ensure_venv() {
   "$python" -m venv "$venv"
 }
 
-pip_install() { run "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" </dev/null >&2; }
+pip_install() {  # on a terminal with pip's progress bars, in logs only what goes wrong
+  local quiet=-qq
+  [[ -t 2 ]] && quiet=
+  run "$venv/bin/python" -m pip install $quiet --disable-pip-version-check "$@" </dev/null >&2
+}
 
 reachable() {  # $1: URL; a few seconds are enough for a yes
   "$venv/bin/python" - "$1" 2>/dev/null <<'END'
@@ -207,4 +211,5 @@ if have flock && ! $dry_run; then  # two recipes started at once set up one afte
 fi
 if is_done core; then say "core is up to date ($venv)"; else install_core; fi
 for part in ${parts[@]+"${parts[@]}"}; do install_part "$part"; done
+$dry_run && { say "dry run: nothing was changed"; exit 0; }
 say "done; \`source $venv/bin/activate && speechkit doctor\` looks at this machine"

@@ -1,0 +1,48 @@
+# shellcheck shell=bash
+# Sourced by every run.sh, which sets stage, stop_stage and list_stages. A recipe then reads
+#
+#   if stage 3 "tokens"; then
+#     speechkit tokenizer ...
+#   fi
+#   ...
+#   finish
+
+_known_stages=() _ran_stages=() _current_stage=
+
+die() { echo "$0: error: $*" >&2; exit 2; }
+
+# check_int NAME ...: dies unless the variables hold integers (08 is none: bash would read it as octal).
+check_int() {
+  local name
+  for name in "$@"; do
+    [[ ${!name} =~ ^(0|-?[1-9][0-9]{0,8})$ ]] || die "--${name//_/-} must be an integer, got '${!name}'"
+  done
+}
+
+# stage N "name": true when stage N is to run; with --list-stages true it prints the stage instead.
+stage() {
+  _known_stages+=("$1")
+  if [[ ${list_stages:-false} == true ]]; then
+    printf '%4d  %s\n' "$1" "$2"
+    return 1
+  fi
+  (( ${stage:?} <= $1 && $1 <= ${stop_stage:?} )) || return 1
+  _ran_stages+=("$1") _current_stage="$1 ($2)"
+  echo "$(date '+%F %T') stage $1: $2" >&2
+}
+
+# finish: the last line of run.sh; a range that holds no stage is a mistake, not a success.
+finish() {
+  _current_stage=
+  [[ ${list_stages:-false} == true ]] && return 0
+  (( ${#_ran_stages[@]} )) || die "no stage in [$stage, $stop_stage]; this recipe has: ${_known_stages[*]}"
+  echo "$(date '+%F %T') finished stages ${_ran_stages[*]} in $SECONDS s" >&2
+}
+
+_say_where_it_stopped() {
+  local status=$?
+  if (( status != 0 )) && [[ -n $_current_stage ]]; then
+    echo "$0: stage $_current_stage failed (status $status); mend it and go on with --stage ${_current_stage%% *}" >&2
+  fi
+}
+trap _say_where_it_stopped EXIT
