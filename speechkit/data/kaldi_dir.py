@@ -102,7 +102,7 @@ class DataDir:
 
 
 def _only(rows: dict, keys: set[str]) -> dict:
-    return {key: value for key, value in rows.items() if key in keys}
+    return {key: rows[key] for key in sorted(keys) if key in rows}
 
 
 def invert(utt2spk: dict[str, str]) -> dict[str, list[str]]:
