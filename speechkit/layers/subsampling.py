@@ -1,0 +1,136 @@
+"""Fewer frames: the first stage of an encoder, padded features in, packed frames out.
+
+Time is never padded, so a frame depends on real features only and
+`output_lengths` is exact: an output frame exists where its whole window does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from speechkit.config import check_range
+from speechkit.layers.masks import Packing, zero_padding
+
+CONV2D_SHAPES: dict[int, tuple[tuple[int, int], ...]] = {
+    1: ((3, 1), (3, 1)),
+    2: ((3, 2), (3, 1)),
+    4: ((3, 2), (3, 2)),
+    6: ((3, 2), (5, 3)),
+    8: ((3, 2), (3, 2), (3, 2)),
+}
+"""Factor -> (kernel, stride) of each convolution, as in ESPnet."""
+
+
+@dataclass
+class Config:
+    """Subsampling in time."""
+
+    kind: Literal["conv2d", "stack"] = "conv2d"
+    """`conv2d`: 3 x 3 convolutions over time and frequency; `stack`: neighbouring frames concatenated."""
+
+    factor: Literal[1, 2, 4, 6, 8] = 4
+    """Input frames for each output frame: 4 makes 40 ms of 10 ms frames."""
+
+    channels: int | None = 32
+    """Channels of the convolutions; null for the encoder's dimension, as ESPnet has it (slow on a CPU)."""
+
+    def __post_init__(self) -> None:
+        if self.channels is not None:
+            check_range("channels", self.channels, 1)
+
+
+class Conv2dSubsampling(nn.Module):
+    """Convolutions over time and frequency with ReLU, then a linear layer.
+
+    Args:
+        input_dim: F.
+        dim: D of the output.
+        factor: see `CONV2D_SHAPES`.
+        channels: of every convolution.
+
+    Raises:
+        ValueError: so few features that no frequency is left.
+    """
+
+    def __init__(self, input_dim: int, dim: int, factor: int, channels: int) -> None:
+        super().__init__()
+        self.shapes = CONV2D_SHAPES[factor]
+        sizes = [1] + [channels] * len(self.shapes)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, kernel, stride) for a, b, (kernel, stride) in zip(sizes, sizes[1:], self.shapes)
+        )
+        bins = int(self.output_lengths(torch.tensor(input_dim)))
+        if bins < 1:
+            raise ValueError(f"{input_dim} features are too few for conv2d subsampling by {factor}")
+        self.out = nn.Linear(bins * channels, dim)
+        self.window, self.factor = _receptive_field(self.shapes)
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """`(B,)` output frames of inputs with so many frames."""
+        for kernel, stride in self.shapes:
+            lengths = torch.div(lengths - kernel, stride, rounding_mode="floor") + 1
+        return lengths.clamp(min=0)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Packing]:
+        """`(B, T, F)` to packed `(N, D)` and where its utterances lie."""
+        packing = Packing(self.output_lengths(lengths))
+        x = _cut(zero_padding(x, lengths), packing.width, self.window, self.factor)[:, None]
+        for conv in self.convs:
+            x = conv(x).relu()
+        x = packing.pack(x.transpose(1, 2))  # (B, C, T, F) -> (N, C, F)
+        return self.out(x.flatten(1)), packing
+
+
+class FrameStacking(nn.Module):
+    """Windows of neighbouring frames through two linear layers: the cheapest on a CPU.
+
+    Args:
+        input_dim: F.
+        dim: D of the output.
+        factor: step between windows; a window holds 2 * factor - 1 frames.
+    """
+
+    def __init__(self, input_dim: int, dim: int, factor: int) -> None:
+        super().__init__()
+        self.window, self.factor = 2 * factor - 1, factor
+        self.layers = nn.Sequential(nn.Linear(self.window * input_dim, dim), nn.ReLU(), nn.Linear(dim, dim))
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """`(B,)` output frames of inputs with so many frames."""
+        windows = torch.div(lengths - self.window, self.factor, rounding_mode="floor") + 1
+        return windows.clamp(min=0)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Packing]:
+        """`(B, T, F)` to packed `(N, D)` and where its utterances lie."""
+        packing = Packing(self.output_lengths(lengths))
+        bins = x.size(2)
+        x = _cut(x, packing.width, self.window, self.factor).contiguous()
+        windows = x.flatten(1).unfold(1, self.window * bins, self.factor * bins)
+        return self.layers(packing.pack(windows)), packing
+
+
+def _cut(x: Tensor, width: int, window: int, factor: int) -> Tensor:
+    """Exactly the frames that `width` outputs see: cut, or lengthened by zeros that no output keeps."""
+    frames = (max(width, 1) - 1) * factor + window
+    if x.size(1) >= frames:
+        return x[:, :frames]
+    return nn.functional.pad(x, (0, 0, 0, frames - x.size(1)))
+
+
+def _receptive_field(shapes: tuple[tuple[int, int], ...]) -> tuple[int, int]:
+    """Input frames that one output sees, and input frames between outputs."""
+    window, step = 1, 1
+    for kernel, stride in shapes:
+        window, step = window + (kernel - 1) * step, step * stride
+    return window, step
+
+
+def build(config: Config, input_dim: int, dim: int) -> nn.Module:
+    """The configured subsampling from F features to D dimensions."""
+    if config.kind == "stack":
+        return FrameStacking(input_dim, dim, config.factor)
+    return Conv2dSubsampling(input_dim, dim, config.factor, config.channels or dim)
