@@ -1,0 +1,1 @@
+"""Training: the loop, checkpoints, optimisers, schedules; the same command again resumes."""

@@ -1,0 +1,77 @@
+"""One process or many under torchrun: who am I, and sums over all ranks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among its equals.
+
+    Attributes:
+        rank: from 0; rank 0 writes the files.
+        world: how many processes.
+        device: where this process computes.
+    """
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def first(self) -> bool:
+        """True on the rank that writes files."""
+        return self.rank == 0
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Sums a tensor over the ranks in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Sums a few numbers over the ranks, exactly for whole ones below 2^53; waits for all ranks."""
+        if self.world == 1:
+            return list(values)
+        return self.sum_(torch.tensor(values, dtype=torch.float64)).tolist()
+
+    def gather(self, value: object) -> list:
+        """Every rank's value, in rank order; for small things now and then."""
+        if self.world == 1:
+            return [value]
+        values: list = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+
+def start(timeout: float, device: str = "auto") -> Ranks:
+    """Joins the process group that torchrun announces in the environment, or runs alone.
+
+    Args:
+        timeout: seconds after which a collective that a rank never joins is an error.
+        device: "auto" takes this process's GPU when there is one.
+    """
+    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    if device == "auto":
+        device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
+    where = torch.device(device)
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    if world > 1 and not dist.is_initialized():
+        # Counts and flags stay on the CPU, gradients go where they are.
+        backend = "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    return Ranks(int(os.environ.get("RANK", 0)), world, where)
+
+
+def finish() -> None:
+    """Leaves the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
