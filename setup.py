@@ -16,6 +16,7 @@ REQUIRES = [
     "soundfile>=0.12",
     "soxr>=0.3.7",
     "lhotse>=1.33",
+    "urllib3>=1.26",  # lhotse imports it without asking for it
     "sentencepiece>=0.2",
     "transformers>=4.46",
     "kaldialign>=0.9",
