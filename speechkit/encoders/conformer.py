@@ -69,17 +69,13 @@ class Config:
             check_range(name, getattr(self, name), 1)
         for name in ("dropout", "attention_dropout"):
             check_range(name, getattr(self, name), 0, 1, open_high=True)
-        if self.dim % self.heads:
-            raise ValueError(f"dim={self.dim} must be divisible by heads={self.heads}")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel={self.kernel} must be odd")
-        if self.positions == "rotary" and self.dim // self.heads % 2:
-            raise ValueError(f"rotary positions need an even dim / heads, not {self.dim // self.heads}")
+        _shape(self)
 
 
-def build(config: Config, input_dim: int) -> nn.Module:
-    """The encoder for `input_dim` features."""
-    shape = Shape(
+def _shape(config: Config) -> Shape:
+    return Shape(
         dim=config.dim,
         heads=config.heads,
         feed_forward=config.feed_forward,
@@ -90,6 +86,11 @@ def build(config: Config, input_dim: int) -> nn.Module:
         shared_dropout=config.shared_dropout,
         context_dim=config.context_dim,
     )
+
+
+def build(config: Config, input_dim: int) -> nn.Module:
+    """The encoder for `input_dim` features."""
+    shape = _shape(config)
     return BlockEncoder(
         subsampling.build(config.subsampling, input_dim, config.dim),
         build_positions(config.positions, config.dim, config.heads),

@@ -74,6 +74,8 @@ class BlockEncoder(nn.Module):
             ValueError: `mask` or `context` given to an encoder built without that part.
         """
         x, packing = self.subsampling(x, lengths)
+        if packing.total == 0:  # not one frame: every utterance is shorter than the window
+            return EncoderOutput(x.new_zeros(len(lengths), 0, self.output_dim), packing.lengths)
         x = x.to(torch.promote_types(x.dtype, torch.float32))  # residuals stay fp32 under autocast
         if mask is not None:
             x = self._mask(x, packing.pack(mask))

@@ -78,7 +78,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.head_dim, self.dropout = heads, dim // heads, dropout
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
@@ -93,7 +93,7 @@ class SelfAttention(nn.Module):
         Returns:
             `(N, D)`.
         """
-        qkv = self.qkv(x).view(len(x), 3, self.heads, -1)
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim))
         if positions is None:
             q, k, v = qkv.unbind(1)
         else:
@@ -118,7 +118,7 @@ class RelativeSelfAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.head_dim, self.dropout = heads, dim // heads, dropout
         self.qkv = nn.Linear(dim, 3 * dim)
         self.position = nn.Linear(dim, dim, bias=False)
         self.content_bias = nn.Parameter(torch.empty(heads, dim // heads))
@@ -138,10 +138,10 @@ class RelativeSelfAttention(nn.Module):
         Returns:
             `(N, D)`.
         """
-        q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).unbind(1)
         content = q + self.content_bias.to(q.dtype)
         place = q + self.position_bias.to(q.dtype)
-        relative = self.position(positions).view(len(positions), self.heads, -1).permute(1, 2, 0)
+        relative = self.position(positions).unflatten(-1, (self.heads, self.head_dim)).permute(1, 2, 0)
         dropout = self.dropout if self.training else 0.0
         if not x.is_cuda:
             chunks = (tensor.split(packing.sizes) for tensor in (content, place, k, v))
@@ -191,14 +191,14 @@ class CrossAttention(nn.Module):
 
     def __init__(self, dim: int, context_dim: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.head_dim, self.dropout = heads, dim // heads, dropout
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(context_dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, packing: Packing, context: Tensor, context_packing: Packing) -> Tensor:
         """Attends from `x` `(N, D)` to `context` `(M, context_dim)`; returns `(N, D)`."""
-        q = self.query(x).view(len(x), self.heads, -1)
-        k, v = self.key_value(context).view(len(context), 2, self.heads, -1).unbind(1)
+        q = self.query(x).unflatten(-1, (self.heads, self.head_dim))
+        k, v = self.key_value(context).unflatten(-1, (2, self.heads, self.head_dim)).unbind(1)
         out = attend(q, k, v, packing, context_packing, self.dropout if self.training else 0.0)
         return self.out(out.flatten(1))

@@ -30,6 +30,14 @@ class Shape:
     shared_dropout: bool
     context_dim: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.dim % self.heads:
+            raise ValueError(f"dim={self.dim} must be divisible by heads={self.heads}")
+        if self.positions == "rotary" and self.dim // self.heads % 2:
+            raise ValueError(f"rotary positions need an even dim / heads, not {self.dim // self.heads}")
+        if self.positions in ("relative", "sinusoidal") and self.dim % 2:
+            raise ValueError(f"{self.positions} positions need an even dim, not {self.dim}")
+
     def self_attention(self) -> nn.Module:
         """The self-attention that fits the positions."""
         kind = RelativeSelfAttention if self.positions == "relative" else SelfAttention

@@ -1,0 +1,209 @@
+"""What every encoder must keep, in every option that changes how it computes."""
+
+import pytest
+import torch
+
+from speechkit.config import load_kind
+from speechkit.encoders import ENCODERS
+
+BINS = 20
+SMALL = {
+    "conformer": {"dim": 16, "layers": 2, "heads": 2, "feed_forward": 24, "kernel": 5},
+    "transformer": {"dim": 16, "layers": 2, "heads": 2, "feed_forward": 24},
+    "blstm": {"cells": 8, "projection": 12, "layers": 2},
+}
+OPTIONS = [
+    ("conformer", {}),
+    ("conformer", {"positions": "relative"}),
+    ("conformer", {"positions": "sinusoidal"}),
+    ("conformer", {"positions": "none"}),
+    ("conformer", {"conv_norm": "batch"}),
+    ("conformer", {"conv_norm": "group"}),
+    ("conformer", {"kernel": 31}),
+    ("conformer", {"shared_dropout": True, "checkpointing": True}),
+    ("conformer", {"subsampling": {"kind": "stack"}}),
+    ("conformer", {"subsampling": {"factor": 1}}),
+    ("conformer", {"subsampling": {"factor": 2, "channels": None}}),
+    ("conformer", {"subsampling": {"factor": 6}}),
+    ("conformer", {"subsampling": {"factor": 8}}),
+    ("transformer", {}),
+    ("transformer", {"norm": "post", "positions": "sinusoidal"}),
+    ("transformer", {"positions": "relative"}),
+    ("transformer", {"subsampling": {"kind": "stack", "factor": 6}}),
+    ("blstm", {}),
+    ("blstm", {"projection": None, "subsampling": {"kind": "stack"}}),
+    ("blstm", {"strides": [2, 3], "subsampling": {"factor": 2}}),
+    ("blstm", {"strides": [1, 2], "subsampling": {"kind": "stack", "factor": 1}}),
+]
+LENGTHS = [61, 90, 33, 61, 61, 120, 47]
+
+
+def make(name, options=(), dtype=torch.float32):
+    from speechkit.config import from_dict
+
+    module = load_kind(ENCODERS, name)
+    config = from_dict(module.Config, {"name": name, **SMALL[name], **dict(options)})
+    encoder = module.build(config, BINS).to(dtype)
+    torch.manual_seed(5)
+    with torch.no_grad():  # biases, norms and running statistics away from their neutral first values
+        for tensor in [*encoder.parameters(), *encoder.buffers()]:
+            if tensor.is_floating_point():
+                tensor.add_(0.1 * torch.rand_like(tensor))
+    return encoder
+
+
+def batch(lengths=LENGTHS, dtype=torch.float32, padding=None):
+    """Features with random padding, or padding of one value."""
+    lengths = torch.tensor(lengths)
+    x = torch.randn(len(lengths), int(lengths.max()) + 3, BINS, dtype=dtype)
+    if padding is not None:
+        for row, length in zip(x, lengths):
+            row[length:] = padding
+    return x, lengths
+
+
+@pytest.fixture(params=OPTIONS, ids=lambda p: "-".join([p[0], *(f"{k}={v}" for k, v in p[1].items())]))
+def choice(request):
+    return request.param
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_padded_batch_equals_each_utterance_alone(choice, dtype, tolerance):
+    encoder = make(*choice, dtype=dtype).eval()
+    x, lengths = batch(dtype=dtype)
+    together = encoder(x, lengths)
+    for i, length in enumerate(lengths.tolist()):
+        alone = encoder(x[i : i + 1, :length], lengths[i : i + 1])
+        frames = int(alone.lengths)
+        assert frames == int(together.lengths[i]) > 0
+        torch.testing.assert_close(together.frames[i, :frames], alone.frames[0], rtol=0, atol=tolerance)
+        assert not together.frames[i, frames:].any()
+
+
+def test_content_of_padding_is_not_seen_even_nan_even_backwards(choice):
+    encoder = make(*choice, dtype=torch.float64).train()
+    for part in encoder.modules():
+        part.rate = 0.0  # dropout off, everything else as in training
+    x, lengths = batch(dtype=torch.float64, padding=0.0)
+    spoilt = x.clone()
+    for row, length in zip(spoilt, lengths):
+        row[length:] = float("nan")
+    gradients = []
+    for values in (x, spoilt):
+        encoder.zero_grad()
+        encoder(values, lengths).frames.square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in encoder.parameters()]))
+    assert gradients[0].isfinite().all()
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=1e-12)
+
+
+def test_order_of_a_batch_does_not_matter(choice):
+    encoder = make(*choice, dtype=torch.float64).eval()
+    x, lengths = batch(dtype=torch.float64)
+    order = torch.tensor([3, 6, 0, 5, 2, 1, 4])
+    plain, moved = encoder(x, lengths), encoder(x[order], lengths[order])
+    assert torch.equal(plain.lengths[order], moved.lengths)
+    torch.testing.assert_close(plain.frames[order], moved.frames, rtol=0, atol=1e-10)
+
+
+def test_output_lengths_are_those_of_forward(choice):
+    encoder = make(*choice).eval()
+    counts = torch.arange(0, 40)
+    said = encoder.output_lengths(counts)
+    x = torch.randn(1, 40, BINS)
+    for count, frames in zip(counts.tolist(), said.tolist()):
+        alone = encoder(x[:, :count], torch.tensor([count]))
+        assert alone.lengths.tolist() == [frames]
+        assert alone.frames.shape == (1, frames, encoder.output_dim)
+    everything = encoder(x.expand(40, -1, -1), counts)
+    assert torch.equal(everything.lengths, said)
+
+
+def test_gradients_reach_every_parameter(choice):
+    encoder = make(*choice).train()
+    x, lengths = batch()
+    encoder(x, lengths).frames.sin().sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+
+
+def test_evaluation_is_deterministic_and_training_is_not(choice):
+    encoder = make(*choice)
+    x, lengths = batch()
+    encoder.eval()
+    assert torch.equal(encoder(x, lengths).frames, encoder(x, lengths).frames)
+    encoder.train()
+    assert not torch.equal(encoder(x, lengths).frames, encoder(x, lengths).frames)
+
+
+def test_state_dict_round_trip(choice):
+    first = make(*choice).eval()
+    module = load_kind(ENCODERS, choice[0])
+    second = make(*choice).eval()
+    with torch.no_grad():
+        for parameter in second.parameters():
+            parameter.zero_()
+    second.load_state_dict(first.state_dict(), strict=True)
+    x, lengths = batch()
+    assert torch.equal(first(x, lengths).frames, second(x, lengths).frames)
+    assert module.Config.__doc__
+
+
+def test_bf16_autocast_is_close_to_fp32(choice):
+    encoder = make(*choice).eval()
+    x, lengths = batch()
+    exact = encoder(x, lengths).frames
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = encoder(x, lengths).frames.float()
+    assert rough.isfinite().all()
+    error = (rough - exact).norm() / exact.norm()
+    assert 0 < error < 0.05
+
+
+def test_hidden_states_only_when_asked(choice):
+    encoder = make(*choice).eval()
+    x, lengths = batch()
+    assert encoder(x, lengths).hidden_states is None
+    encoder.keep_hidden_states = True
+    output = encoder(x, lengths)
+    assert len(output.hidden_states) == 1 + 2
+    assert output.hidden_states[0].shape[0] == len(lengths)
+    if choice[0] == "blstm":
+        assert torch.equal(output.hidden_states[-1], output.frames)
+
+
+@pytest.mark.parametrize("name", ["conformer", "transformer"])
+def test_context_is_read_without_its_padding(name):
+    encoder = make(name, {"context_dim": 6}, torch.float64).eval()
+    x, lengths = batch(dtype=torch.float64)
+    sizes = torch.tensor([3, 1, 5, 0, 4, 5, 2])
+    context = torch.randn(7, 6, 6, dtype=torch.float64)
+    together = encoder(x, lengths, context=context, context_lengths=sizes)
+    for i, (length, size) in enumerate(zip(lengths.tolist(), sizes.tolist())):
+        alone = encoder(
+            x[i : i + 1, :length], lengths[i : i + 1],
+            context=context[i : i + 1, :size], context_lengths=sizes[i : i + 1],
+        )  # fmt: skip
+        torch.testing.assert_close(
+            together.frames[i, : alone.frames.size(1)], alone.frames[0], rtol=0, atol=1e-10
+        )
+    without = encoder(x, lengths)
+    assert not torch.allclose(without.frames, together.frames)
+    with pytest.raises(ValueError, match="context_dim"):
+        make(name)(x.float(), lengths, context=context.float(), context_lengths=sizes)
+
+
+@pytest.mark.parametrize("name", sorted(ENCODERS))
+def test_masked_frames_do_not_show_their_content(name):
+    encoder = make(name, {"mask_embedding": True}, torch.float64).eval()
+    x, lengths = batch(dtype=torch.float64)
+    frames = encoder.output_lengths(lengths)
+    hide = torch.arange(int(frames.max())).expand(len(frames), -1) >= 3
+    other = x.clone()
+    other[:, 16:] = torch.randn_like(other[:, 16:])  # conv2d by 4: frames 3 and later see inputs from 12 on
+    hidden = encoder(x, lengths, mask=hide).frames
+    shown = encoder(x, lengths).frames
+    assert not torch.allclose(hidden, shown)
+    torch.testing.assert_close(hidden, encoder(other, lengths, mask=hide).frames, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="mask_embedding"):
+        make(name)(x.float(), lengths, mask=hide)
