@@ -25,8 +25,6 @@ def check_consistency(tables: dict[str, Table], path: Path) -> tuple[list[Proble
         for name, mend in (("utt2spk", ""), ("spk2utt", ": speechkit fix makes it from utt2spk"))
         if name not in tables
     ]
-    if "wav.scp" not in tables and "feats.scp" not in tables:
-        problems.append(Problem(str(path / "wav.scp"), 0, "missing, and so is feats.scp"))
     utt2spk = tables.get("utt2spk")
     if utt2spk is None:
         return problems, []

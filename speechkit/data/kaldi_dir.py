@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from collections.abc import Iterable
@@ -130,8 +129,12 @@ class Scan:
     warnings: list[Problem]
 
 
-def scan_data_dir(path: str | Path) -> Scan:
+def scan_data_dir(path: str | Path, need_audio: bool = True) -> Scan:
     """Reads a directory and notes every problem instead of raising.
+
+    Args:
+        path: the directory.
+        need_audio: it is a problem when there is neither wav.scp nor feats.scp.
 
     Raises:
         InputError: only when `path` is no directory that can be listed.
@@ -157,40 +160,58 @@ def scan_data_dir(path: str | Path) -> Scan:
         except OSError as error:
             unreadable.append(Problem(str(file), 0, f"cannot be read: {error.strerror}"))
     scan = scan_contents(contents, path)
-    return Scan(scan.data, scan.tables, unreadable + scan.problems, scan.warnings)
+    if need_audio and not contents.keys() & {"wav.scp", "feats.scp"}:
+        unreadable.append(Problem(str(path / "wav.scp"), 0, "missing, and so is feats.scp"))
+    return Scan(scan.data, scan.tables, sorted(unreadable + scan.problems), scan.warnings)
 
 
 def scan_contents(contents: dict[str, bytes], path: Path) -> Scan:
     """Like `scan_data_dir`, of tables given as bytes; `path` is for the messages."""
     tables = {name: parse_table(data, str(path / name), name) for name, data in contents.items()}
-    problems = [problem for table in tables.values() for problem in table.problems]
-    found, warnings = check_consistency(tables, path)
-    rows = {name: dict(sorted(table.rows.items())) for name, table in tables.items()}
+    problems, warnings = check_consistency(tables, path)
+    problems += [problem for table in tables.values() for problem in table.problems]
+    return Scan(data_from(tables, path), tables, sorted(problems), warnings)
+
+
+def data_from(tables: dict[str, Table], path: Path) -> DataDir:
+    """The data set of parsed tables, rows that cannot be used left out."""
+    rows = {
+        name: {key: table.rows[key] for key in sorted(table.rows) if key not in table.bad}
+        for name, table in tables.items()
+    }
     rows.pop("spk2utt", None)
     segments = {}
     for utterance, value in rows.pop("segments", {}).items():
-        columns = value.split()
-        if len(columns) == 3:
-            segments[utterance] = Segment(columns[0], *(_number(column) for column in columns[1:]))
-    data = DataDir(path, *(rows.pop(name, {}) for name in ("wav.scp", "text", "utt2spk")), segments, rows)
-    return Scan(data, tables, problems + found, warnings)
+        recording, start, end = value.split()
+        segments[utterance] = Segment(recording, float(start), float(end))
+    return DataDir(path, *(rows.pop(name, {}) for name in ("wav.scp", "text", "utt2spk")), segments, rows)
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+def check_output(output: str | Path, sources: Iterable[str | Path]) -> None:
+    """Raises InputError when a command would write over one of the directories that it reads."""
+    for source in sources:
+        if Path(output).resolve() == Path(source).resolve():
+            raise InputError(f"{output}: is also the source; choose another directory for the output")
 
 
-def read_data_dir(path: str | Path) -> DataDir:
+def table_files(path: str | Path) -> list[Path]:
+    """The tables in a directory, sorted: what a command that reads the directory depends on."""
+    files = Path(path).iterdir() if Path(path).is_dir() else []
+    return sorted(f for f in files if table_key(f.name) and not f.name.startswith(".") and f.is_file())
+
+
+def read_data_dir(path: str | Path, need_audio: bool = True) -> DataDir:
     """Reads a data directory; the audio itself is not touched.
+
+    Args:
+        path: the directory.
+        need_audio: refuse a directory that has neither wav.scp nor feats.scp.
 
     Raises:
         InputError: there is no such directory.
         ProblemsError: anything is wrong with the tables; every problem is in it.
     """
-    scan = scan_data_dir(path)
+    scan = scan_data_dir(path, need_audio)
     if scan.problems:
         raise ProblemsError(scan.problems)
     return scan.data

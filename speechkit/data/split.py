@@ -49,8 +49,13 @@ def _cuts(sizes: list[int], parts: int) -> list[int]:
     return [*ends, len(sizes)]
 
 
+def split_folder(path: str | Path, parts: int, per_utterance: bool = False) -> Path:
+    """Where the parts of a directory go: `<dir>/split<n>`, or `<dir>/split<n>utt` per utterance."""
+    return Path(path) / f"split{parts}{'utt' if per_utterance else ''}"
+
+
 def write_split(data: DataDir, parts: int, per_utterance: bool = False) -> Path:
-    """Writes Kaldi's layout `<dir>/split<n>/1..n` (`split<n>utt` per utterance), all parts or none.
+    """Writes Kaldi's layout `<dir>/split<n>/1..n`, all parts or none.
 
     Returns:
         The folder that holds the parts.
@@ -58,7 +63,7 @@ def write_split(data: DataDir, parts: int, per_utterance: bool = False) -> Path:
     Raises:
         InputError: see `split`.
     """
-    folder = data.path / f"split{parts}{'utt' if per_utterance else ''}"
+    folder = split_folder(data.path, parts, per_utterance)
     pieces = split(data, parts, per_utterance)
     with atomic_folder(folder) as temporary:
         for number, piece in enumerate(pieces, 1):

@@ -39,17 +39,13 @@ PARTIAL = ("video.scp",)
 _MAY_BE_EMPTY = ("text", "phones", "word_tags", "km*.txt")
 _USUAL_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{,199}")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?")
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_ODD_SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+ODD_SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 
 
 def table_key(name: str) -> str | None:
     """What a table's keys are: "utterance", "recording" or "speaker"; None when the name is no table's."""
     return next((key for pattern, key in KEYED_BY.items() if fnmatchcase(name, pattern)), None)
-
-
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def shown(value: str, limit: int = 100) -> str:
@@ -88,16 +84,20 @@ class Table:
         rows: key -> value (stripped of spaces at both ends), in file order.
         lines: key -> line number, counted from 1.
         problems: what is wrong with the file on its own.
+        bad: key -> what is wrong with its row, for rows that cannot be used (refused ids are in here only).
     """
 
     file: str
     rows: dict[str, str] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    bad: dict[str, str] = field(default_factory=dict)
 
-    def add(self, line: int, message: str, value: str = "") -> None:
-        """Notes a problem."""
+    def add(self, line: int, message: str, value: str = "", key: str | None = None) -> None:
+        """Notes a problem, and the row that it spoils."""
         self.problems.append(Problem(self.file, line, message, shown(value)))
+        if key is not None:
+            self.bad.setdefault(key, message)
 
 
 def parse_table(data: bytes, file: str, name: str) -> Table:
@@ -159,7 +159,8 @@ def _decode(table: Table, number: int, raw: bytes, offset: int) -> str | None:
         return raw.decode()
     except UnicodeDecodeError as error:
         place = offset + error.start
-        table.add(number, f"not UTF-8: byte 0x{raw[error.start]:02x} at byte {place} of the file")
+        key = raw.split(b" ")[0].decode(errors="backslashreplace")
+        table.add(number, f"not UTF-8: byte 0x{raw[error.start]:02x} at byte {place} of the file", "", key)
         return None
 
 
@@ -175,29 +176,29 @@ def _parse_line(
     value = value.strip(" ")
     problem = id_problem(key)
     if problem:
-        table.add(number, problem, key)
+        table.add(number, problem, key, key)
         return None
     if key in table.rows:
-        table.add(number, f"duplicate id, first on line {table.lines[key]}", key)
+        table.add(number, f"duplicate id, first on line {table.lines[key]}", key, key)
         return key
     table.rows[key], table.lines[key] = value, number
-    problem = check_value(value) if value else None
-    if not value and not _matches(name, _MAY_BE_EMPTY):
-        problem = "no value after the id"
-        value = key
+    if value:
+        problem = check_value(value)
+    elif not any(fnmatchcase(name, pattern) for pattern in _MAY_BE_EMPTY):
+        problem, value = "no value after the id", key
     if problem:
-        table.add(number, problem, value)
+        table.add(number, problem, value, key)
     return key
 
 
 def _text(value: str) -> str | None:
-    if _ODD_SPACE.search(value):
+    if ODD_SPACE.search(value):
         return "a space that is not U+0020: words would be counted differently by different programs"
     return _plain(value)
 
 
 def _plain(value: str) -> str | None:
-    return "control character" if _CONTROL.search(value) else None
+    return "control character" if CONTROL.search(value) else None
 
 
 def _one_word(value: str) -> str | None:
