@@ -26,7 +26,7 @@ if ! before=$(torch_version 2>/dev/null); then
     exit 1
 fi
 
-imports='import espnet, espnet2.asr.encoder.conformer_encoder, espnet2.asr.encoder.transformer_encoder, espnet2.asr.ctc'
+imports='import espnet, espnet2.asr.encoder.conformer_encoder, espnet2.asr.encoder.transformer_encoder, espnet2.asr.ctc, hydra'
 if "$python" -c "$imports" 2>/dev/null; then
     echo "install_espnet: already there" >&2
     exit 0
@@ -36,10 +36,10 @@ echo "install_espnet: into $venv, torch $before stays" >&2
 constraints=$(mktemp)
 trap 'rm -f "$constraints"' EXIT
 echo "torch==$before" >"$constraints"
-"$python" -m pip install --quiet --no-warn-conflicts --no-deps espnet==202511 hydra-core==1.3.2
+"$python" -m pip install --quiet --no-warn-conflicts --no-deps espnet==202511
 "$python" -m pip install --quiet --no-warn-conflicts --constraint "$constraints" \
     typeguard humanfriendly librosa torch_complex opt-einsum editdistance configargparse einops \
-    omegaconf antlr4-python3-runtime pyyaml packaging scipy soundfile
+    hydra-core==1.3.2 pyyaml packaging scipy soundfile
 
 after=$(torch_version)
 if [ "$after" != "$before" ]; then

@@ -61,12 +61,16 @@ class Config:
     mask_embedding: bool = False
     """Build the learned vector that replaces masked frames (masked prediction)."""
 
+    norm_eps: float = 1e-5
+    """Added to the variance in layer norms; 1e-12 in ESPnet's checkpoints."""
+
     checkpointing: bool = False
     """Recompute blocks in the backward pass: less memory, a third more time."""
 
     def __post_init__(self) -> None:
         for name in ("dim", "layers", "heads", "feed_forward", "kernel"):
             check_range(name, getattr(self, name), 1)
+        check_range("norm_eps", self.norm_eps, 0, 1)
         for name in ("dropout", "attention_dropout"):
             check_range(name, getattr(self, name), 0, 1, open_high=True)
         if self.kernel % 2 == 0:
@@ -85,6 +89,7 @@ def _shape(config: Config) -> Shape:
         attention_dropout=config.attention_dropout,
         shared_dropout=config.shared_dropout,
         context_dim=config.context_dim,
+        norm_eps=config.norm_eps,
     )
 
 
@@ -97,7 +102,7 @@ def build(config: Config, input_dim: int) -> nn.Module:
         (ConformerBlock(shape, config.kernel, config.conv_norm) for _ in range(config.layers)),
         config.dim,
         dropout=FrameDropout(config.dropout, config.shared_dropout),
-        final_norm=True,
+        final_norm=shape.norm(),
         mask_embedding=config.mask_embedding,
         checkpointing=config.checkpointing,
     )

@@ -22,7 +22,7 @@ class BlockEncoder(nn.Module):
         blocks: called as `block(x, packing, positions, context)`.
         dim: D.
         dropout: applied to the input of the first block.
-        final_norm: a layer norm after the last block.
+        final_norm: applied to the output of the last block.
         mask_embedding: build the learned vector that replaces masked frames.
         checkpointing: recompute each block in the backward pass instead of storing what is inside.
     """
@@ -35,14 +35,14 @@ class BlockEncoder(nn.Module):
         dim: int,
         *,
         dropout: FrameDropout,
-        final_norm: bool,
+        final_norm: nn.Module,
         mask_embedding: bool,
         checkpointing: bool,
     ) -> None:
         super().__init__()
         self.subsampling, self.positions, self.dropout = subsampling, positions, dropout
         self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.LayerNorm(dim) if final_norm else nn.Identity()
+        self.norm = final_norm
         self.mask_embedding = nn.Parameter(torch.empty(dim).uniform_()) if mask_embedding else None
         self.output_dim = dim
         self.checkpointing = checkpointing

@@ -29,6 +29,7 @@ class Shape:
     attention_dropout: float
     shared_dropout: bool
     context_dim: int | None = None
+    norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
@@ -37,6 +38,10 @@ class Shape:
             raise ValueError(f"rotary positions need an even dim / heads, not {self.dim // self.heads}")
         if self.positions in ("relative", "sinusoidal") and self.dim % 2:
             raise ValueError(f"{self.positions} positions need an even dim, not {self.dim}")
+
+    def norm(self) -> nn.LayerNorm:
+        """A layer norm over D."""
+        return nn.LayerNorm(self.dim, eps=self.norm_eps)
 
     def self_attention(self) -> nn.Module:
         """The self-attention that fits the positions."""
@@ -100,7 +105,7 @@ class ContextAttention(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(shape.dim)
+        self.norm = shape.norm()
         self.attention = CrossAttention(shape.dim, shape.context_dim, shape.heads, shape.attention_dropout)
 
     def forward(self, x: Tensor, packing: Packing, context: tuple[Tensor, Packing]) -> Tensor:
@@ -116,16 +121,16 @@ class ConformerBlock(nn.Module):
 
     def __init__(self, shape: Shape, kernel: int, conv_norm: str) -> None:
         super().__init__()
-        self.norm_first = nn.LayerNorm(shape.dim)
+        self.norm_first = shape.norm()
         self.first = FeedForward(shape)
-        self.norm_attention = nn.LayerNorm(shape.dim)
+        self.norm_attention = shape.norm()
         self.attention = shape.self_attention()
         self.context = ContextAttention(shape) if shape.context_dim else None
-        self.norm_convolution = nn.LayerNorm(shape.dim)
+        self.norm_convolution = shape.norm()
         self.convolution = ConvolutionModule(shape.dim, kernel, conv_norm)
-        self.norm_second = nn.LayerNorm(shape.dim)
+        self.norm_second = shape.norm()
         self.second = FeedForward(shape)
-        self.norm_out = nn.LayerNorm(shape.dim)
+        self.norm_out = shape.norm()
         self.dropout = FrameDropout(shape.dropout, shape.shared_dropout)
 
     def forward(
@@ -163,10 +168,10 @@ class TransformerBlock(nn.Module):
     def __init__(self, shape: Shape, norm_first: bool) -> None:
         super().__init__()
         self.norm_first = norm_first
-        self.norm_attention = nn.LayerNorm(shape.dim)
+        self.norm_attention = shape.norm()
         self.attention = shape.self_attention()
         self.context = ContextAttention(shape) if shape.context_dim else None
-        self.norm_feed_forward = nn.LayerNorm(shape.dim)
+        self.norm_feed_forward = shape.norm()
         self.feed_forward = FeedForward(shape)
         self.dropout = FrameDropout(shape.dropout, shape.shared_dropout)
 
