@@ -45,11 +45,13 @@ class Recording:
         samples: `(S, C)` float32 in [-1, 1].
         rate: Hz.
         format: "wav", "flac", "mp3", "ogg", "sphere" or "raw".
+        bits: bits a sample of a lossless format, 0 otherwise (float, mu-law, A-law, lossy).
     """
 
     samples: np.ndarray
     rate: int
     format: str
+    bits: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,16 @@ class AudioInfo:
     format: str
 
 
-def _pcm(locate: Callable[[bytes], Pcm]) -> Callable[[bytes], tuple[np.ndarray, int]]:
-    def decode(data: bytes) -> tuple[np.ndarray, int]:
+def _pcm(locate: Callable[[bytes], Pcm]) -> Callable[[bytes], tuple[np.ndarray, int, int]]:
+    def decode(data: bytes) -> tuple[np.ndarray, int, int]:
         layout = locate(data)
-        return decode_pcm(data, layout), layout.rate
+        return decode_pcm(data, layout), layout.rate, layout.bits
 
     return decode
 
 
-DECODERS = {
+# format -> decoder of a whole file into samples (S, C), rate, bits
+DECODERS: dict[str, Callable[[bytes], tuple[np.ndarray, int, int]]] = {
     "wav": _pcm(locate_wav),
     "flac": decode_flac,
     "mp3": decode_mp3,
@@ -108,8 +111,8 @@ def decode(data: bytes, raw_format: Pcm | None = None) -> Recording:
     if not data:
         raise AudioError("empty file", "0 bytes; copy the file again or remove the entry")
     if raw_format is not None:
-        layout = locate_raw(data, raw_format)
-        samples, rate, form = decode_pcm(data, layout), layout.rate, "raw"
+        form = "raw"
+        samples, rate, bits = _pcm(lambda whole: locate_raw(whole, raw_format))(data)
     else:
         form = sniff(data)
         if form is None:
@@ -118,9 +121,9 @@ def decode(data: bytes, raw_format: Pcm | None = None) -> Recording:
                 f"begins with {data[:4]!r}; WAV, FLAC, MP3, Ogg and SPHERE are read. Headerless audio needs "
                 "--raw-format s16le,16000,1 or path#s16le,16000,1; convert anything else with ffmpeg",
             )
-        samples, rate = DECODERS[form](data)
+        samples, rate, bits = DECODERS[form](data)
     check_samples(samples)
-    return Recording(samples, rate, form)
+    return Recording(samples, rate, form, bits)
 
 
 def check_samples(samples: np.ndarray) -> None:

@@ -36,8 +36,8 @@ def _read(data: bytes, dtype: str) -> tuple[np.ndarray, int]:
 # ---- FLAC (RFC 9639)
 
 
-def decode_flac(data: bytes) -> tuple[np.ndarray, int]:
-    """Samples `(S, C)` float32 and rate; AudioError when truncated or damaged."""
+def decode_flac(data: bytes) -> tuple[np.ndarray, int, int]:
+    """Samples `(S, C)` float32, rate, and bits a sample; AudioError when truncated or damaged."""
     if len(data) < 42 or data[4] & 0x7F != 0:
         raise AudioError("truncated audio", f"a FLAC file without its STREAMINFO block{COPY}")
     packed = int.from_bytes(data[18:26], "big")
@@ -53,7 +53,7 @@ def decode_flac(data: bytes) -> tuple[np.ndarray, int]:
     if any(digest) and digest != _flac_digest(samples, bits):
         raise AudioError("corrupt audio", f"the samples do not have the MD5 sum stored in the file{COPY}")
     scale = 1 / 32768 if bits == 16 else 1 / 2147483648
-    return samples.astype(np.float32) * np.float32(scale), rate
+    return samples.astype(np.float32) * np.float32(scale), rate, bits
 
 
 def _flac_digest(samples: np.ndarray, bits: int) -> bytes:
@@ -134,8 +134,8 @@ def _crc8(data: bytes) -> int:
 # ---- Ogg (RFC 3533), Vorbis I, Opus (RFC 7845)
 
 
-def decode_ogg(data: bytes) -> tuple[np.ndarray, int]:
-    """Samples `(S, C)` float32 and rate; AudioError when truncated, damaged or chained."""
+def decode_ogg(data: bytes) -> tuple[np.ndarray, int, int]:
+    """Samples `(S, C)` float32, rate, and 0; AudioError when truncated, damaged or chained."""
     granule, first = _last_granule(data)
     samples, rate = _read(data, "float32")
     expected = granule
@@ -146,7 +146,7 @@ def decode_ogg(data: bytes) -> tuple[np.ndarray, int]:
         raise AudioError(
             "truncated audio", f"the last page promises {expected} samples, {len(samples)} were decoded{COPY}"
         )
-    return samples, rate
+    return samples, rate, 0
 
 
 def _last_granule(data: bytes) -> tuple[int, bytes]:
@@ -180,8 +180,8 @@ BITRATES = {
 RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 
 
-def decode_mp3(data: bytes) -> tuple[np.ndarray, int]:
-    """Samples `(S, C)` float32 and rate; AudioError when truncated or damaged (as far as can be seen)."""
+def decode_mp3(data: bytes) -> tuple[np.ndarray, int, int]:
+    """Samples `(S, C)` float32, rate, and 0; AudioError when truncated or damaged (as far as can be seen)."""
     frames, frame_samples, promised = _walk_mp3(data)
     if promised is not None and frames < promised:
         raise AudioError(
@@ -194,7 +194,7 @@ def decode_mp3(data: bytes) -> tuple[np.ndarray, int]:
             "corrupt audio",
             f"{frames} MP3 frames gave only {len(samples)} samples of {frames * frame_samples}{COPY}",
         )
-    return samples, rate
+    return samples, rate, 0
 
 
 def _walk_mp3(data: bytes) -> tuple[int, int, int | None]:

@@ -51,6 +51,11 @@ class Pcm:
         """Bytes of one sample frame (all channels)."""
         return ENCODINGS[self.encoding][0] * self.channels
 
+    @property
+    def bits(self) -> int:
+        """Bits of a linear integer sample; 0 for float, mu-law and A-law."""
+        return 8 * ENCODINGS[self.encoding][0] if self.encoding[0] in "su" else 0
+
 
 # name -> (bytes a sample, libsndfile's subtype, byte order)
 ENCODINGS = {
