@@ -143,7 +143,7 @@ def _discounts(order: int, grams: _Grams, fallback: Sequence[float] | None) -> n
     if fallback is None:
         raise InputError(
             f"cannot estimate the Kneser-Ney discounts of order {order}: {reason}. The text is too small or "
-            "not natural: add text, drop repeated sentences, lower the order, or allow --discount-fallback true"
+            "not natural: add text, drop repeated sentences, or allow --discount-fallback true"
         )
     return np.array([0.0, *fallback])
 

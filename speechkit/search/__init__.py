@@ -1,0 +1,1 @@
+"""Searches: tensors in, hypotheses out; none of them knows a model class."""
