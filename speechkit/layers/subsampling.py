@@ -97,7 +97,7 @@ class FrameStacking(nn.Module):
     def __init__(self, input_dim: int, dim: int, factor: int) -> None:
         super().__init__()
         self.window, self.factor = 2 * factor - 1, factor
-        self.layers = nn.Sequential(nn.Linear(self.window * input_dim, dim), nn.ReLU(), nn.Linear(dim, dim))
+        self.layers = nn.Sequential(nn.Linear(self.window * input_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """`(B,)` output frames of inputs with so many frames."""
