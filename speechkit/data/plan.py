@@ -93,6 +93,7 @@ class MicroBatch:
         speeds: `(B,)` float64 speed factors.
         keys: `(B,)` int64 hashes of seed, epoch and utterance, for its augmentation and masks.
         seconds: audio after speed perturbation, without padding.
+        padded: the same with padding to the longest.
     """
 
     epoch: int
@@ -100,6 +101,7 @@ class MicroBatch:
     speeds: np.ndarray
     keys: np.ndarray
     seconds: float
+    padded: float
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,11 @@ class _Epoch:
 
     def micro_batch(self, m: int) -> MicroBatch:
         part = slice(*self.spans[m])
-        seconds = float(self.lengths[part].sum())
-        return MicroBatch(self.number, self.utterances[part], self.speeds[part], self.keys[part], seconds)
+        lengths = self.lengths[part]
+        seconds, padded = float(lengths.sum()), float(lengths.max() * len(lengths))
+        return MicroBatch(
+            self.number, self.utterances[part], self.speeds[part], self.keys[part], seconds, padded
+        )
 
 
 class BatchPlan:
@@ -188,6 +193,13 @@ class BatchPlan:
         number, row = self.locate(update)
         epoch, size = self._epoch(number), self.config.micro_batches
         return [epoch.micro_batch(m) for m in range(row * size, (row + 1) * size)]
+
+    def costliest(self, epoch: int) -> MicroBatch:
+        """The micro-batch of an epoch that fills the budget most: when it fits into memory, all do."""
+        plan = self._epoch(epoch)
+        batches = [plan.micro_batch(m) for m in range(len(plan.spans))]
+        quadratic = self.config.quadratic
+        return max(batches, key=lambda b: b.padded * (1 + quadratic * b.padded / len(b.utterances)))
 
     def updates(self, epoch: int) -> int:
         """Updates in an epoch; it differs a little between epochs when speeds do."""

@@ -93,7 +93,7 @@ def save_checkpoint(
     Raises:
         InputError: the disk is full, or has too little room to begin; what was there is untouched.
     """
-    tensors = [*state.values(), *(ema or {}).values(), *_tensors(training or {})]
+    tensors = [*state.values(), *(ema or {}).values(), *_tensors(training)]
     _check_space(folder, sum(t.numel() * t.element_size() for t in tensors))
     with atomic_folder(folder) as temporary:
         try:
@@ -132,11 +132,14 @@ def _check_space(folder: Path, needed: int) -> None:
 
 
 def _tensors(value: Any) -> Iterable[Tensor]:
+    """All tensors inside; TypeError for what `weights_only=True` would refuse to read back."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict | list | tuple):
         for part in value.values() if isinstance(value, dict) else value:
             yield from _tensors(part)
+    elif type(value) not in (str, int, float, bool, type(None)):
+        raise TypeError(f"a checkpoint holds no {type(value).__name__}: {value!r}")
 
 
 def load_state(folder: Path) -> dict:
@@ -147,7 +150,8 @@ def load_state(folder: Path) -> dict:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch reports damage as RuntimeError, EOFError, UnpicklingError ...
-        raise InputError(f"{path}: damaged ({error}); remove the folder to use an earlier one") from None
+        why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise InputError(f"{path}: damaged ({why}); remove the folder to use an earlier one") from None
     if state["format"] > FORMAT:
         raise InputError(f"{path}: written by a later version of speechkit; update this one")
     return state

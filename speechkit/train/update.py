@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from speechkit.data.batch import Batch, Padded
 from speechkit.data.plan import seed_of
@@ -23,13 +23,13 @@ class Outcome:
 
     Attributes:
         counts: normaliser of each loss term over the window and all ranks.
-        sums: sum of each loss term over the window and all ranks, `(K,)` on the device.
+        sums: sum of each loss term over the window and all ranks.
         norm: of the gradient before clipping.
         finite: False when the update was skipped, on all ranks alike.
     """
 
     counts: list[int]
-    sums: Tensor
+    sums: list[float]
     norm: float
     finite: bool
 
@@ -106,10 +106,9 @@ class Updater:
         else:
             self.gradients.gradient.mul_(self.ranks.world)  # DDP averages, the window sums
             self.ranks.sum_(self.gradients.extra)
-        sums = self.gradients.extra.clone()
         # A NaN or infinity of any rank is in the sums of all ranks, so all of them decide alike.
-        norm, total = torch.stack([self.gradients.norm(), sums.sum()]).tolist()
-        finite = math.isfinite(norm) and math.isfinite(total)
+        norm, *sums = torch.cat([self.gradients.norm()[None], self.gradients.extra]).tolist()
+        finite = math.isfinite(norm) and all(map(math.isfinite, sums))
         if finite:
             self.gradients.clip(norm, self.max_norm)
             self.optimizer.step()

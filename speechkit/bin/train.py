@@ -1,0 +1,46 @@
+"""`speechkit train`: one process, or many under torchrun; the same command again resumes."""
+
+from __future__ import annotations
+
+import argparse
+
+from speechkit.bin.__main__ import true_or_false
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the verb."""
+    parser.add_argument("--config", help="YAML of differences from the defaults")
+    parser.add_argument("--train", nargs="+", default=[], help="training directories, one source each")
+    parser.add_argument("--dev", nargs="+", default=[], help="dev directories")
+    parser.add_argument("--tokenizer", help="tokenizer folder")
+    parser.add_argument("--cmvn", help="CMVN statistics, cmvn.json")
+    parser.add_argument("--exp", help="experiment folder")
+    parser.add_argument("--print-config", type=true_or_false, default=False, help="print it and stop")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that win over the file's")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains; returns 0, or 75 when a signal stopped it with everything saved."""
+    from speechkit.config import dump, load_config
+    from speechkit.errors import UsageError
+    from speechkit.train.run import RunConfig
+
+    overrides = list(args.overrides)
+    for option in ("train", "dev"):  # `--dev dump/dev key=value`: the override is no directory
+        values = getattr(args, option)
+        overrides += [value for value in values if "=" in value]
+        setattr(args, option, [value for value in values if "=" not in value])
+    config = load_config(RunConfig, args.config, overrides)
+    if args.print_config:
+        print(dump(config), end="")
+        return 0
+    for option in ("train", "dev", "exp"):
+        if not getattr(args, option):
+            raise UsageError(f"--{option} is required")
+
+    import sys
+
+    from speechkit.train.start import train
+
+    command = " ".join(["speechkit", *sys.argv[1:]]) if sys.argv[1:2] == ["train"] else "speechkit train"
+    return train(config, args.train, args.dev, args.exp, args.tokenizer, args.cmvn, command)

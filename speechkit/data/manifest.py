@@ -1,0 +1,204 @@
+"""Data sets as a few arrays: nothing per utterance that a forked worker would copy by touching it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from speechkit.data.kaldi_dir import DataDir, read_data_dir
+from speechkit.data.plan import hash_ids
+from speechkit.errors import InputError
+from speechkit.files import hash_bytes
+
+
+class Ragged:
+    """Sequences of whole numbers of any lengths, in one array.
+
+    Args:
+        flat: `(sum of lengths,)` all of them, one after the other.
+        offsets: `(N + 1,)` where each begins, and the end of the last.
+    """
+
+    def __init__(self, flat: np.ndarray, offsets: np.ndarray) -> None:
+        self.flat, self.offsets = flat, offsets
+
+    @classmethod
+    def of(cls, sequences: Iterable[Sequence[int]], dtype: type = np.int32) -> Ragged:
+        """Packs sequences."""
+        parts = [np.asarray(sequence, dtype) for sequence in sequences]
+        offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+        return cls(np.concatenate(parts) if parts else np.zeros(0, dtype), offsets)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """`(N,)` int64."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.flat[self.offsets[i] : self.offsets[i + 1]]
+
+    def select(self, index: np.ndarray) -> Ragged:
+        """The sequences at these positions."""
+        return Ragged.of((self[i] for i in index), self.flat.dtype.type)
+
+
+class Strings:
+    """Texts as UTF-8 in one array.
+
+    Args:
+        packed: the bytes of each text.
+    """
+
+    def __init__(self, packed: Ragged) -> None:
+        self.packed = packed
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Strings:
+        """Packs texts."""
+        return cls(Ragged.of((np.frombuffer(text.encode(), np.uint8) for text in texts), np.uint8))
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def __getitem__(self, i: int) -> str:
+        return self.packed[i].tobytes().decode()
+
+    def select(self, index: np.ndarray) -> Strings:
+        """The texts at these positions."""
+        return Strings(self.packed.select(index))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The utterances of one or several data sets.
+
+    Attributes:
+        rate: samples a second.
+        ids: utterance ids.
+        hashes: `(N,)` uint64 hashes of the ids.
+        samples: `(N,)` int64 lengths at speed 1.
+        starts: `(N,)` seconds where the utterance begins in its recording, NaN for a whole recording.
+        ends: `(N,)` seconds.
+        sources: `(N,)` which data set each is from.
+        tables: name -> value of each utterance; `wav.scp` is by utterance here.
+    """
+
+    rate: int
+    ids: Strings
+    hashes: np.ndarray
+    samples: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    sources: np.ndarray
+    tables: dict[str, Strings]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """`(N,)` durations at speed 1."""
+        return self.samples / self.rate
+
+    @property
+    def hash(self) -> str:
+        """Hash of what training sees of the data: ids, lengths, cuts and tables, not the paths of audio."""
+        arrays = [self.hashes, self.samples, self.starts, self.ends, self.sources]
+        arrays += [self.tables[name].packed.flat for name in sorted(self.tables) if not name.endswith(".scp")]
+        return hash_bytes(*(array.tobytes() for array in arrays))
+
+    def select(self, index: np.ndarray) -> Manifest:
+        """The utterances at these positions."""
+        return replace(
+            self,
+            ids=self.ids.select(index),
+            tables={name: table.select(index) for name, table in self.tables.items()},
+            **{
+                name: getattr(self, name)[index]
+                for name in ("hashes", "samples", "starts", "ends", "sources")
+            },
+        )
+
+
+def read_manifest(
+    folders: Sequence[str | Path],
+    required: Iterable[str] = ("wav.scp",),
+    optional: Iterable[str] = (),
+    rate: int = 16000,
+) -> Manifest:
+    """Reads data directories, one source each.
+
+    Args:
+        folders: dump directories with utt2num_samples (or segments).
+        required: tables every directory must have for every utterance, such as "text".
+        optional: tables that are used when all directories have them.
+        rate: samples a second behind utt2num_samples.
+
+    Raises:
+        InputError: no directory, a table or a row missing, an id in two directories.
+        ProblemsError: a directory that is not valid.
+    """
+    sets = [read_data_dir(folder) for folder in folders]
+    if not sets:
+        raise InputError("no data directory given")
+    _check_disjoint(sets)
+    names = [*required, *(name for name in optional if all(_rows(data, name) for data in sets))]
+    ids = [utterance for data in sets for utterance in data.utterances]
+    columns = {
+        name: Strings.of(_value(data, name, utterance) for data in sets for utterance in data.utterances)
+        for name in names
+    }
+    pieces = [data.segments.get(utterance) for data in sets for utterance in data.utterances]
+    return Manifest(
+        rate,
+        Strings.of(ids),
+        hash_ids(ids),
+        np.array([_samples(data, u, rate) for data in sets for u in data.utterances], np.int64),
+        np.array([piece.start if piece else np.nan for piece in pieces]),
+        np.array([piece.end if piece else np.nan for piece in pieces]),
+        np.repeat(np.arange(len(sets)), [len(data.utterances) for data in sets]),
+        columns,
+    )
+
+
+def _check_disjoint(sets: list[DataDir]) -> None:
+    owner: dict[str, Path] = {}
+    for data in sets:
+        if not data.utterances:
+            raise InputError(f"{data.path}: no utterances")
+        for utterance in data.utterances:
+            if utterance in owner:
+                raise InputError(f"utterance {utterance} is in both {owner[utterance]} and {data.path}")
+            owner[utterance] = data.path
+
+
+def _rows(data: DataDir, name: str) -> dict[str, str]:
+    return {"wav.scp": data.wav, "text": data.text}.get(name, data.tables.get(name, {}))
+
+
+def _value(data: DataDir, name: str, utterance: str) -> str:
+    rows = _rows(data, name)
+    if not rows:
+        raise InputError(f"{data.path / name}: no such file, and it is needed")
+    key = data.recording(utterance) if name == "wav.scp" else utterance
+    if key not in rows:
+        raise InputError(f"{data.path / name}: no row for {key}")
+    return rows[key]
+
+
+def _samples(data: DataDir, utterance: str, rate: int) -> int:
+    if data.segments:
+        piece = data.segments[utterance]
+        return round((piece.end - piece.start) * rate)
+    counts = data.tables.get("utt2num_samples", {})
+    if utterance not in counts:
+        raise InputError(
+            f"{data.path / 'utt2num_samples'}: no row for {utterance}; `speechkit format` makes this file"
+        )
+    return int(counts[utterance])

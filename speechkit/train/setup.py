@@ -1,0 +1,222 @@
+"""From a configuration and data directories to everything the loop runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from speechkit.config import load_kind
+from speechkit.data.augment import Augment, speed_samples
+from speechkit.data.dataset import BatchReader, Context, Loaded, read_ahead, tables_of
+from speechkit.data.ledger import Ledger
+from speechkit.data.manifest import Manifest, read_manifest
+from speechkit.data.plan import BatchPlan, deal
+from speechkit.data.plan import Config as PlanConfig
+from speechkit.errors import InputError
+from speechkit.files import hash_json, read_json
+from speechkit.frontends import FEATURES
+from speechkit.models import MODELS
+from speechkit.models.assets import Assets
+from speechkit.text.tokenizer import load_tokenizer
+from speechkit.train.distributed import Ranks
+from speechkit.train.run import RunConfig
+from speechkit.train.usable import choose, encode_texts, output_frames
+
+
+@dataclass
+class DataSet:
+    """A data set ready to be read.
+
+    Attributes:
+        manifest: the usable utterances.
+        plan: its batches.
+        reader: makes them.
+    """
+
+    manifest: Manifest
+    plan: BatchPlan
+    reader: BatchReader
+
+    def stream(self, config: RunConfig, ranks: Ranks, start: int, end: int) -> Iterator[Loaded]:
+        """This rank's micro-batches of updates start to end, read ahead; close it to stop."""
+        rows = (self.plan.row(update) for update in range(start, end))
+        mine = (micro_batch for row in rows for micro_batch in deal(row, ranks.rank, ranks.world))
+        return read_ahead(self.reader, mine, config.data)
+
+
+@dataclass
+class Setup:
+    """What the loop runs on.
+
+    Attributes:
+        config: of the run.
+        exp: the experiment folder.
+        ranks: this process and the others.
+        assets: tokenizer, CMVN ...
+        model: on its device, initialised.
+        train: training data.
+        dev: dev data; one row a batch.
+        inputs: hashes of data and assets.
+        command: the command line, for reports.
+    """
+
+    config: RunConfig
+    exp: Path
+    ranks: Ranks
+    assets: Assets
+    model: nn.Module
+    train: DataSet
+    dev: DataSet
+    inputs: dict[str, str]
+    command: str = ""
+
+
+def load_assets(tokenizer: str | Path | None, cmvn: str | Path | None) -> Assets:
+    """Reads a tokenizer folder and CMVN statistics, each optional."""
+    return Assets(load_tokenizer(Path(tokenizer)) if tokenizer else None, read_json(cmvn) if cmvn else None)
+
+
+def build_model(config: RunConfig, assets: Assets) -> nn.Module:
+    """The model with random weights that depend on the seed alone."""
+    torch.manual_seed(config.seed)
+    return load_kind(MODELS, config.model.name).build(config.model, assets)
+
+
+def prepare(
+    config: RunConfig,
+    exp: Path,
+    ranks: Ranks,
+    assets: Assets,
+    train: Sequence[str | Path],
+    dev: Sequence[str | Path],
+    command: str = "",
+) -> Setup:
+    """Reads the data sets, checks every utterance against the model, and plans the batches.
+
+    Args:
+        config: of the run.
+        exp: the experiment folder; ledgers are written there.
+        ranks: this process and the others.
+        assets: from `load_assets`.
+        train: training directories, one source each.
+        dev: dev directories.
+        command: the command line, for reports.
+
+    Raises:
+        InputError: data that cannot be used; see `choose`.
+    """
+    if config.plan.micro_batches % ranks.world:
+        raise InputError(
+            f"plan.micro_batches={config.plan.micro_batches} must be a multiple of the "
+            f"{ranks.world} processes, so that every process gets as many"
+        )
+    model = build_model(config, assets)
+    if "tokens" in model.requires and assets.tokenizer is None:
+        raise InputError(f"model {config.model.name} needs targets; give --tokenizer")
+    sets = {
+        name: _data_set(name, config, exp, ranks, assets, model, folders)
+        for name, folders in (("train", train), ("dev", dev))
+    }
+    inputs = {name: data.manifest.hash for name, data in sets.items()}
+    inputs["assets"] = _assets_hash(assets)
+    return Setup(config, exp, ranks, assets, model.to(ranks.device), **sets, inputs=inputs, command=command)
+
+
+def _assets_hash(assets: Assets) -> str:
+    tokenizer = assets.tokenizer
+    return hash_json([tokenizer and [tokenizer.vocab, tokenizer.normaliser.hash], assets.cmvn])
+
+
+def _data_set(
+    name: str,
+    config: RunConfig,
+    exp: Path,
+    ranks: Ranks,
+    assets: Assets,
+    model: nn.Module,
+    folders: Sequence[str | Path],
+) -> DataSet:
+    training = name == "train"
+    extractor = load_kind(FEATURES, config.features.name).build(config.features)
+    optional = [t for t in ("feats.scp", "utt2lang") if t != "feats.scp" or "features" in model.requires]
+    manifest = read_manifest(folders, tables_of(model.requires), optional, extractor.rate)
+    speeds = config.augment.speeds if training else [1.0]
+
+    tokens, unknown, frames = None, None, None
+    if "tokens" in model.requires:
+        tokens, unknown = encode_texts(manifest, assets.tokenizer)
+        if "ctc" in model.weights:
+            frames = output_frames(model, manifest, _input_length(model, extractor, max(speeds)))
+    ledger = Ledger(f"{name} set", "train" if training else "evaluation", config.data.max_dropped)
+    kept = choose(manifest, ledger, config.plan if training else None, tokens, unknown, frames)
+    if ranks.first:
+        ledger.write(exp / f"ledger_{name}.jsonl")
+    try:
+        ledger.check()
+    except InputError as error:
+        raise InputError(f"{error}; every utterance is in {exp / f'ledger_{name}.jsonl'}") from None
+    if ranks.first and ledger.dropped:
+        print(ledger.summary())
+    if len(kept) < len(manifest):
+        manifest = manifest.select(kept)
+        tokens = tokens.select(kept) if tokens is not None else None
+
+    augment = Augment(config.augment) if training else None
+    context = Context(manifest, extractor, augment, _plain(config) or not training, tokens)
+    plan = _plan(config, manifest, training)
+    return DataSet(manifest, plan, BatchReader(context, model.requires))
+
+
+def _input_length(model: nn.Module, extractor: object, speed: float) -> Callable[[int], int]:
+    """Samples at speed 1 to the length of the model's first input at a speed."""
+    if model.inputs[0] == "features":
+        return lambda samples: extractor.frames(speed_samples(samples, speed))
+    return lambda samples: speed_samples(samples, speed)
+
+
+def _plain(config: RunConfig) -> bool:
+    parts = (config.augment.noise, config.augment.reverb, config.augment.gain)
+    return all(part.probability == 0 for part in parts)
+
+
+def _plan(config: RunConfig, manifest: Manifest, training: bool) -> BatchPlan:
+    if training:
+        return BatchPlan(
+            manifest.hashes,
+            manifest.seconds,
+            config.plan,
+            config.seed,
+            speeds=config.augment.speeds,
+            sources=manifest.sources,
+        )
+    # One micro-batch a row: the ranks take rows in turn, and sum what they find.
+    budget = PlanConfig(
+        seconds=config.validation.seconds,
+        quadratic=config.plan.quadratic,
+        max_utterances=config.plan.max_utterances,
+    )
+    return BatchPlan(manifest.hashes, manifest.seconds, budget, shuffle=False)
+
+
+def dev_stream(data: DataSet, config: RunConfig, ranks: Ranks) -> Iterator[Loaded]:
+    """This rank's dev batches, read ahead."""
+    rows = range(ranks.rank, data.plan.updates(0), ranks.world)
+    return read_ahead(data.reader, (data.plan.row(row)[0] for row in rows), config.data)
+
+
+def references(data: DataSet, assets: Assets) -> Callable[[str], str]:
+    """Normalised reference text by utterance id."""
+    manifest = data.manifest
+    where = {manifest.ids[i]: i for i in range(len(manifest))}
+    return lambda utterance: assets.tokenizer.normaliser(manifest.tables["text"][where[utterance]])
+
+
+def watched(data: DataSet, count: int) -> list[str]:
+    """Ids of a few utterances that depend on nothing but the ids of the set."""
+    chosen = np.argsort(data.manifest.hashes, kind="stable")[:count]
+    return [data.manifest.ids[int(i)] for i in chosen]

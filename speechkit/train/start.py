@@ -1,0 +1,156 @@
+"""Starting or resuming a run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from speechkit.config import dump, load_config
+from speechkit.errors import InputError
+from speechkit.files import write_text
+from speechkit.train import checkpoint, distributed
+from speechkit.train.initial import load_initial
+from speechkit.train.log import cut_samples
+from speechkit.train.loop import Trainer
+from speechkit.train.run import RunConfig, changes
+from speechkit.train.setup import load_assets, prepare
+
+
+def train(
+    config: RunConfig,
+    train: Sequence[str | Path],
+    dev: Sequence[str | Path],
+    exp: str | Path,
+    tokenizer: str | Path | None = None,
+    cmvn: str | Path | None = None,
+    command: str = "",
+) -> int:
+    """Trains a model, from the newest checkpoint in `exp` if there is one.
+
+    Args:
+        config: of the run.
+        train: training directories, one source each.
+        dev: dev directories.
+        exp: the experiment folder.
+        tokenizer: tokenizer folder.
+        cmvn: cmvn.json.
+        command: the command line, for reports.
+
+    Returns:
+        0, or 75 when a signal stopped it with everything saved.
+
+    Raises:
+        InputError: bad data or configuration, or a checkpoint of another configuration.
+    """
+    exp = Path(exp)
+    ranks = distributed.start(config.loop.timeout)
+    with _lock(exp, ranks.first), _settings(config, ranks.device):
+        newest = _newest(exp, config, ranks.first)
+        bf16, precision = choose_precision(config.loop.precision, ranks.device)
+        setup = prepare(config, exp, ranks, load_assets(tokenizer, cmvn), train, dev, command)
+        if newest is None:
+            for rule, report in load_initial(setup.model, config.init):
+                _say(ranks.first, f"init {rule}: {report}")
+        trainer = Trainer(setup, bf16)
+        if newest is not None:
+            trainer.resume(newest)
+        if ranks.first:
+            cut_samples(exp / "samples.txt", trainer.progress.update)
+            checkpoint.remove_leftovers(exp)
+            write_text(exp / "config.yaml", dump(config))
+        _say(ranks.first, _summary(trainer, newest, precision))
+        status = trainer.run()
+    distributed.finish()
+    return status
+
+
+def _say(first: bool, text: str) -> None:
+    if first:
+        print(f"speechkit train: {text}", file=sys.stderr, flush=True)
+
+
+def _summary(trainer: Trainer, newest: Path | None, precision: str) -> str:
+    setup = trainer.setup
+    size = sum(p.numel() for p in setup.model.parameters())
+    hours = setup.train.manifest.seconds.sum() / 3600
+    begin = f"resuming from {newest}" if newest is not None else "starting"
+    return (
+        f"{begin}; {size / 1e6:.2f} M parameters; {len(setup.train.manifest)} utterances, {hours:.2f} h; "
+        f"{setup.train.plan.updates(0)} updates an epoch; {precision}; {setup.ranks.device}, "
+        f"{setup.ranks.world} process(es), {torch.get_num_threads()} thread(s)"
+    )
+
+
+def choose_precision(precision: str, device: torch.device) -> tuple[bool, str]:
+    """Whether to autocast to bf16, and a text that says so.
+
+    "auto" is bf16 on a GPU that computes in it and fp32 on a CPU: there bf16 is faster only with AMX or
+    AVX512-BF16 and large layers. Asked for without them it is emulated, correct and slow.
+    """
+    if precision == "auto":
+        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return bf16, "bf16 autocast" if bf16 else "fp32"
+    if precision == "bf16" and device.type == "cpu":
+        native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        return True, "bf16 autocast" + ("" if native else " (emulated and slow: this CPU has no bf16 unit)")
+    return precision == "bf16", "bf16 autocast" if precision == "bf16" else "fp32"
+
+
+def _newest(exp: Path, config: RunConfig, first: bool) -> Path | None:
+    """The checkpoint to resume from, once it is certain that it is of the same configuration."""
+    found = checkpoint.checkpoints(exp)
+    if not found:
+        return None
+    folder = found[-1][1]
+    allowed, refused = changes(load_config(RunConfig, folder / "config.yaml"), config)
+    if refused:
+        raise InputError(
+            f"{folder}: a checkpoint of another configuration ({'; '.join(refused)}); "
+            "go back to it, or use another --exp"
+        )
+    for line in allowed:
+        _say(first, f"changed since {folder.name}: {line}")
+    return folder
+
+
+@contextmanager
+def _lock(exp: Path, first: bool) -> Iterator[None]:
+    """Holds the experiment folder against a second run; a killed process lets go."""
+    if not first:
+        yield
+        return
+    exp.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(exp / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InputError(f"{exp}: another process is training here") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _settings(config: RunConfig, device: torch.device) -> Iterator[None]:
+    """Process-wide settings of torch, put back afterwards."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    filling = torch.utils.deterministic.fill_uninitialized_memory
+    if config.loop.threads:
+        torch.set_num_threads(config.loop.threads)
+    torch.use_deterministic_algorithms(config.loop.deterministic, warn_only=device.type == "cuda")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = filling

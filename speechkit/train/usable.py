@@ -1,0 +1,95 @@
+"""Which utterances can be trained on, decided before the first update and written to a ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from speechkit.data import plan
+from speechkit.data.ledger import Ledger
+from speechkit.data.manifest import Manifest, Ragged
+from speechkit.errors import BadSample
+
+
+def encode_texts(manifest: Manifest, tokenizer: object) -> tuple[Ragged, dict[int, BadSample]]:
+    """Token ids of every utterance, encoded once; and those with no token in the vocabulary."""
+    encoded, bad = [], {}
+    for i in range(len(manifest)):
+        try:
+            encoded.append(tokenizer.encode_utterance(manifest.ids[i], manifest.tables["text"][i]))
+        except BadSample as error:
+            encoded.append([])
+            bad[i] = error
+    return Ragged.of(encoded), bad
+
+
+def repeats(tokens: Ragged) -> np.ndarray:
+    """`(N,)` pairs of equal neighbours in each sequence."""
+    same = np.zeros(len(tokens.flat) + 1, np.int64)
+    same[1:-1] = tokens.flat[1:] == tokens.flat[:-1]
+    inner = tokens.offsets[1:-1]
+    same[inner[inner < len(tokens.flat)]] = 0  # neighbours in different sequences
+    summed = np.concatenate([[0], np.cumsum(same)])
+    return summed[tokens.offsets[1:]] - summed[tokens.offsets[:-1]]
+
+
+def too_many_tokens(tokens: Ragged, frames: np.ndarray) -> np.ndarray:
+    """`(N,)` True where CTC has no path: T < U + repeats (Graves et al. 2006, sec. 3.1)."""
+    return frames < tokens.lengths + repeats(tokens)
+
+
+def output_frames(model: object, manifest: Manifest, frames: Callable[[int], int]) -> np.ndarray:
+    """`(N,)` frames that the model emits.
+
+    Args:
+        model: a `speechkit.models.Model`.
+        manifest: the utterances.
+        frames: samples at speed 1 to the length of the model's first input, at the fastest speed.
+    """
+    inputs = torch.tensor([frames(samples) for samples in manifest.samples.tolist()])
+    return model.output_lengths(inputs.clamp(min=0)).numpy()
+
+
+def choose(
+    manifest: Manifest,
+    ledger: Ledger,
+    limits: plan.Config | None = None,
+    tokens: Ragged | None = None,
+    unknown: dict[int, BadSample] | None = None,
+    frames: np.ndarray | None = None,
+) -> np.ndarray:
+    """Positions of the usable utterances; every fate is noted, and it is for the caller to check the ledger.
+
+    Args:
+        manifest: the utterances.
+        ledger: of the stage; it says how much may be dropped.
+        limits: shortest and longest training utterance; None for evaluation.
+        tokens: the encoded texts, for a CTC model.
+        unknown: utterances with no token in the vocabulary.
+        frames: `(N,)` output frames at the fastest speed, for a CTC model.
+    """
+    seconds, kept = manifest.seconds, []
+    doubled = repeats(tokens) if tokens is not None else None
+    blocked = too_many_tokens(tokens, frames) if frames is not None else np.zeros(len(manifest), bool)
+    for i, (length, no_path) in enumerate(zip(seconds.tolist(), blocked.tolist())):
+        reason, detail = "", ""
+        if unknown and i in unknown:
+            reason, detail = unknown[i].reason, unknown[i].detail
+        elif limits is not None and not limits.min_seconds <= length <= limits.max_seconds:
+            reason = (
+                "shorter than plan.min_seconds"
+                if length < limits.min_seconds
+                else "longer than plan.max_seconds"
+            )
+            detail = f"{length:.2f} s"
+        elif no_path:
+            reason = "more tokens than frames"
+            detail = f"{len(tokens[i])} tokens, {int(doubled[i])} repeats, {int(frames[i])} frames"
+        if reason:
+            ledger.drop(manifest.ids[i], length, reason, detail)
+        else:
+            ledger.keep(manifest.ids[i], length)
+            kept.append(i)
+    return np.array(kept, np.int64)

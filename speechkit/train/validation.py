@@ -1,0 +1,155 @@
+"""Validation: dev loss, greedy error rates, blank ratio, and a few utterances to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from speechkit.config import check_range
+from speechkit.data.batch import Batch
+from speechkit.data.dataset import Loaded
+from speechkit.errors import InputError
+from speechkit.losses.ctc import ctc_loss
+from speechkit.search.greedy import ctc_greedy
+from speechkit.train.distributed import Ranks
+
+
+@dataclass
+class Config:
+    """Validation."""
+
+    every: int = 500
+    """Updates between validations; a checkpoint is saved at each, and the last update has one."""
+    metric: str = "auto"
+    """What is best when lowest, a dev value in metrics.jsonl; auto: wer with a CTC head, else loss."""
+    patience: int | None = None
+    """Stop after so many validations without a better metric; None never does."""
+    seconds: float = 200.0
+    """Audio in a dev batch, padding included."""
+    samples: int = 5
+    """Dev utterances whose text is written to samples.txt at each validation, the same ones each time."""
+
+    def __post_init__(self) -> None:
+        check_range("every", self.every, 1)
+        check_range("seconds", self.seconds, 0.1)
+        check_range("samples", self.samples, 0)
+        if self.patience is not None:
+            check_range("patience", self.patience, 1)
+
+
+@dataclass
+class _Totals:
+    """Sums over the dev set; `vector` is what the ranks add up."""
+
+    losses: list[float]
+    counts: list[float]
+    errors: list[float] = field(default_factory=lambda: [0.0] * 6)
+
+    def vector(self) -> list[float]:
+        return [*self.losses, *self.counts, *self.errors]
+
+
+WORD_ERRORS, WORDS, CHARACTER_ERRORS, CHARACTERS, BLANKS, FRAMES = range(6)
+
+
+class Validator:
+    """Runs a model over the dev set.
+
+    Args:
+        model: a `speechkit.models.Model`.
+        terms: names of its loss terms.
+        tokenizer: turns greedy tokens into text, or None.
+        ranks: this process and the others; each validates its share.
+        texts: reference text of a dev utterance, normalised, by id.
+        watch: ids of the utterances whose text is reported.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        terms: list[str],
+        tokenizer: object | None,
+        ranks: Ranks,
+        texts: Callable[[str], str] | None,
+        watch: Iterable[str] = (),
+    ) -> None:
+        self.model, self.terms, self.tokenizer, self.ranks = model, terms, tokenizer, ranks
+        self.texts, self.watch = texts, set(watch)
+
+    def __call__(
+        self, batches: Iterable[Loaded], update: int, alive: Callable[[], None] = lambda: None
+    ) -> tuple[dict[str, float], list[tuple[str, str, str]]]:
+        """Metrics over all ranks, and `(id, reference, hypothesis)` of the watched utterances.
+
+        Args:
+            batches: this rank's dev batches.
+            update: updates made so far.
+            alive: called after every batch.
+
+        Raises:
+            InputError: an utterance of the dev set cannot be read.
+        """
+        totals = _Totals([0.0] * len(self.terms), [0.0] * len(self.terms))
+        samples: list[tuple[str, str, str]] = []
+        training = self.model.training
+        self.model.eval()
+        with torch.no_grad():
+            for loaded in batches:
+                if loaded.bad:
+                    utterance, reason, detail = loaded.bad[0]
+                    raise InputError(
+                        f"dev utterance {utterance}: {reason}: {detail}; nothing may be left out of a dev set"
+                    )
+                self._add(loaded.batch.to(self.ranks.device), update, totals, samples)
+                alive()
+        self.model.train(training)
+        metrics = self._metrics(self.ranks.sum(totals.vector()))
+        return metrics, sorted(row for rows in self.ranks.gather(samples) for row in rows)
+
+    def _add(self, batch: Batch, update: int, totals: _Totals, samples: list) -> None:
+        heads = self.model.encode(batch)
+        losses = self._losses(batch, heads, update)
+        for k, term in enumerate(self.terms):
+            totals.losses[k] += float(losses[term][0])
+            totals.counts[k] += losses[term][1]
+        if "ctc" in heads and self.tokenizer is not None:
+            self._recognise(batch, *heads["ctc"], totals.errors, samples)
+
+    def _losses(self, batch: Batch, heads: dict, update: int) -> dict[str, tuple[Tensor, int]]:
+        if self.terms == ["ctc"] and "ctc" in heads:  # the same value without a second forward pass
+            tokens = batch["tokens"]
+            value = ctc_loss(*heads["ctc"], tokens.values, tokens.lengths).sum()
+            return {"ctc": (value, self.model.counts(batch)["ctc"])}
+        return self.model.loss(batch, update)
+
+    def _recognise(
+        self, batch: Batch, log_probs: Tensor, lengths: Tensor, errors: list, samples: list
+    ) -> None:
+        from kaldialign import edit_distance
+
+        blank = self.tokenizer.blank
+        inside = torch.arange(log_probs.shape[1], device=lengths.device) < lengths[:, None]
+        errors[BLANKS] += int(((log_probs.argmax(-1) == blank) & inside).sum())
+        errors[FRAMES] += int(lengths.sum())
+        for utterance, tokens in zip(batch.ids, ctc_greedy(log_probs, lengths, blank)):
+            reference, hypothesis = self.texts(utterance), self.tokenizer.decode(tokens)
+            errors[WORD_ERRORS] += edit_distance(reference.split(), hypothesis.split())["total"]
+            errors[WORDS] += len(reference.split())
+            errors[CHARACTER_ERRORS] += edit_distance(list(reference), list(hypothesis))["total"]
+            errors[CHARACTERS] += len(reference)
+            if utterance in self.watch:
+                samples.append((utterance, reference, hypothesis))
+
+    def _metrics(self, vector: list[float]) -> dict[str, float]:
+        size = len(self.terms)
+        losses, counts, errors = vector[:size], vector[size : 2 * size], vector[2 * size :]
+        metrics = {f"loss_{t}": loss / max(1, n) for t, loss, n in zip(self.terms, losses, counts)}
+        metrics["loss"] = sum(weight * metrics[f"loss_{t}"] for t, weight in self.model.weights.items())
+        if errors[FRAMES]:
+            metrics["wer"] = 100 * errors[WORD_ERRORS] / max(1, errors[WORDS])
+            metrics["cer"] = 100 * errors[CHARACTER_ERRORS] / max(1, errors[CHARACTERS])
+            metrics["blank_ratio"] = errors[BLANKS] / errors[FRAMES]
+        return metrics
