@@ -11,7 +11,7 @@ from speechkit.bin.__main__ import true_or_false
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.epilog = (
-        "From an evaluation set nothing is rejected: the command fails then, and changes nothing. A set counts "
+        "From an evaluation set nothing is rejected: the command fails, and changes nothing. A set counts "
         "as one when its name begins with dev, test, eval or valid; --evaluation says it explicitly."
     )
     parser.add_argument("data", help="a data directory, fixed in place unless --output is given")

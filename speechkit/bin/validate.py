@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-pipes", type=true_or_false, default=False, help="accept pipes in wav.scp")
     parser.add_argument("--no-text", type=true_or_false, default=False, help="transcripts may be missing")
     parser.add_argument("--no-audio", type=true_or_false, default=False, help="do not look for audio files")
+    parser.add_argument(
+        "--printable", type=true_or_false, default=False, help="refuse unprintable characters"
+    )
     parser.add_argument("--rate", type=int, help="sample rate every recording must have (with --read-audio)")
 
 
@@ -24,7 +27,9 @@ def run(args: argparse.Namespace) -> int:
     """Prints problems and warnings as `file:line: message (value)`, then the summary."""
     from speechkit.data.validate import Checks, check_data_dir
 
-    checks = Checks(args.read_audio, args.allow_pipes, not args.no_text, not args.no_audio, args.rate)
+    checks = Checks(
+        args.read_audio, args.allow_pipes, not args.no_text, not args.no_audio, args.rate, args.printable
+    )
     report = check_data_dir(args.data, checks)
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -28,6 +28,7 @@ class Checks:
         need_text: `text` must be there and no transcript empty.
         need_audio: wav.scp or feats.scp must be there, and the files it names.
         rate: samples a second every recording must have, when the audio is read.
+        printable: every character of `text` must be printable; otherwise others are warnings.
     """
 
     read_audio: bool = False
@@ -35,6 +36,7 @@ class Checks:
     need_text: bool = True
     need_audio: bool = True
     rate: int | None = None
+    printable: bool = False
 
 
 @dataclass
@@ -72,6 +74,7 @@ def check_data_dir(path: str | Path, checks: Checks = Checks()) -> Report:  # no
     scan = scan_data_dir(path, checks.need_audio)
     report = Report(scan.data, scan.problems, scan.warnings)
     report.problems += _text_problems(scan, checks)
+    (report.problems if checks.printable else report.warnings).extend(_unprintable(scan))
     if checks.need_audio:
         findings, report.seconds = check_audio(scan.data, checks)
         for finding in findings:
@@ -104,6 +107,15 @@ def _text_problems(scan: Scan, checks: Checks) -> Iterator[Problem]:
         for word in _RESERVED:
             if word in words:
                 yield Problem(table.file, table.lines[utterance], "a reserved symbol as a word", word)
+
+
+def _unprintable(scan: Scan) -> Iterator[Problem]:
+    table = scan.tables.get("text")
+    for utterance, text in table.rows.items() if table else ():
+        odd = sorted({f"U+{ord(c):04X}" for c in text if not c.isprintable()})
+        if odd and utterance not in table.bad:
+            message = f"characters that are not printable: {' '.join(odd)}"
+            yield Problem(table.file, table.lines[utterance], message, shown(utterance))
 
 
 def check_audio(data: DataDir, checks: Checks) -> tuple[list[Finding], dict[str, float]]:

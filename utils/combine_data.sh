@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# combine_data.sh [--extra-files 'file1 file2'] <dest-data-dir> <src-data-dir1> <src-data-dir2> ...
+exec "$(dirname "$(readlink -f "$0")")/kaldi_name.sh" combine_data.sh "$@"
