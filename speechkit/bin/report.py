@@ -1,0 +1,88 @@
+"""`speechkit report`: RESULTS.md and its pictures from the result.json files below exp."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from speechkit.bin.__main__ import true_or_false
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    add = parser.add_argument
+    add("--exp", type=Path, default=Path("exp"), help="folder with the systems (default: %(default)s)")
+    add("--out", type=Path, default=Path("RESULTS.md"), help="file to write (default: %(default)s)")
+    add("--systems", type=Path, help="conf/systems.yaml: order of rows, titles, baseline, what is missing")
+    add("--baseline", help="`system/how` to compare with (default: the systems file's, or the first row)")
+    add("--plots", type=true_or_false, default=True, help="draw pictures into images/ beside the file")
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Gathers, draws and writes; the file is left alone when nothing in it changes."""
+    from speechkit.errors import InputError, nearest
+    from speechkit.files import write_text
+    from speechkit.metrics.groups import gather, ordered
+    from speechkit.metrics.report import Contents, render, update
+    from speechkit.systems import read_systems
+
+    systems = read_systems(args.systems) if args.systems else None
+    planned = _planned(systems)
+    rows = ordered(gather(args.exp), [f"{name}/{how}" for name, how in planned], _sets(systems))
+    if not rows and not planned:
+        raise InputError(f"{args.exp}: no result.json below it; run speechkit score first")
+    known = [row.name for row in rows]
+    if args.baseline and args.baseline not in known:
+        raise InputError(f"--baseline {args.baseline}: no such result{nearest(args.baseline, known)}")
+    contents = Contents(
+        rows,
+        args.baseline or (systems.baseline if systems else None),
+        {name: system.title for name, system in systems.systems.items()} if systems else {},
+        _missing(systems, rows),
+        _draw(rows, args.exp, args.out) if args.plots and rows else [],
+        args.exp / "test_scorings.jsonl",
+    )
+    text = update(args.out, render(contents))
+    if not args.out.is_file() or args.out.read_text(encoding="utf-8") != text:
+        write_text(args.out, text)
+    print(f"speechkit report: {args.out}: {len(rows)} rows, {len(contents.missing)} not run", file=sys.stderr)
+    return None
+
+
+def _planned(systems) -> list[tuple[str, str]]:
+    if systems is None:
+        return []
+    return [(name, how) for name, system in systems.systems.items() for how in system.decodes]
+
+
+def _sets(systems) -> list[str]:
+    return [Path(path).name for path in systems.test_sets] if systems else []
+
+
+def _missing(systems, rows) -> list[str]:
+    """Lines about planned runs without a result."""
+    lines = []
+    seeds = {(row.system, row.how, row.set): row.seeds for row in rows}
+    for name, how in _planned(systems):
+        count = systems.systems[name].seeds or systems.seeds
+        for set_name in _sets(systems):
+            done = seeds.get((name, how, set_name), [])
+            if not done:
+                lines.append(f"{name}/{how} on {set_name}: not run, or failed")
+            elif len(done) < count:
+                lines.append(f"{name}/{how} on {set_name}: {len(done)} of {count} seeds")
+    return lines
+
+
+def _draw(rows, exp: Path, out: Path) -> list[tuple[str, str]]:
+    """Draws the pictures; caption and relative path of each."""
+    from speechkit.metrics import plots
+
+    folder = out.parent / "images"
+    drawn = [
+        *plots.draw_error_rates(rows, folder),
+        *plots.draw_classes(rows, folder),
+        *plots.draw_learning_curves(exp, [row.system for row in rows], folder),
+    ]
+    return [(caption, f"images/{path.name}") for caption, path in drawn]
