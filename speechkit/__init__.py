@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 
 
 def load(exp, **options):
-    """Opens a trained experiment for recognition; see `speechkit.api.Recognizer`."""
-    from speechkit.api import Recognizer
+    """Opens a trained experiment for recognition; see `speechkit.decoding.recognizer.Recognizer`."""
+    from speechkit.decoding.recognizer import Recognizer
 
     return Recognizer.load(exp, **options)

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# English from a grammar, spoken by espeak-ng: synthesis to a WER table in minutes, nothing to download.
+#   ./run.sh                          everything
+#   ./run.sh --stage 5 --stop-stage 7 training, decoding, scoring
+#   ./run.sh --quick true             a small version that only shows that all parts work
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+stage=0              # first stage to run
+stop_stage=8         # last stage to run
+list_stages=false    # print the stages and stop
+force=false          # make again what is up to date
+quick=false          # tiny corpus, few updates: a check of the machinery, no result
+far_cues=text        # "text": only the text-only set shows the far cues; "speech": labelled speech does too
+seed=1               # seed of the corpus
+methods=all          # comma-separated systems of conf/systems.yaml
+seeds=               # seeds per system; empty takes the number in conf/systems.yaml
+lanes=1              # systems trained or decoded at a time
+jobs=2               # processes for synthesis, formatting and features
+order=4              # of the n-gram model
+
+. ./path.sh
+. parse_options.sh
+. recipe.sh
+. ./cmd.sh
+check_int stage stop_stage seed lanes jobs order
+
+sets=(train dev test hard unlabelled)
+systems=conf/systems.yaml
+sizes=()
+if "$quick"; then
+  systems=conf/systems_quick.yaml
+  sizes=(--train 160 --dev 30 --test 40 --hard 20 --unlabelled 40 --text 4000)
+fi
+matrix=(speechkit matrix --systems "$systems" --methods "$methods" ${seeds:+--seeds "$seeds"} --lanes "$lanes" --force "$force")
+
+if stage 0 "synthesise the corpus"; then
+  python local/synthesise.py --out downloads/mini_en --seed "$seed" --far-cues "$far_cues" --jobs "$jobs" \
+    --force "$force" "${sizes[@]}"
+fi
+
+if stage 1 "data preparation: Kaldi directories, text-only set"; then
+  python local/data.py downloads/mini_en data --force "$force"
+fi
+
+if stage 2 "validate, format audio, features"; then
+  for set in "${sets[@]}"; do
+    kind=evaluation; [[ $set == train || $set == unlabelled ]] && kind=train
+    speechkit format --data "data/$set" --out "dump/$set" --kind "$kind" --jobs "$jobs" --force "$force"
+  done
+  speechkit features --data dump/train --cmvn true --jobs "$jobs" --force "$force"
+  for set in dev test hard; do
+    speechkit features --data "dump/$set" --jobs "$jobs" --force "$force"
+  done
+  speechkit leakage --train dump/train --test dump/dev dump/test dump/hard --text data/lm/text
+fi
+
+if stage 3 "tokens, lexicon, language models"; then
+  speechkit tokenizer --text data/train/text --kind char --check data/dev/text --out data/tokens/char --force "$force"
+  speechkit ngram train --text data/lm/text --order "$order" --out "data/lm/${order}gram.arpa" --force "$force"
+fi
+
+if stage 5 "train"; then
+  "${matrix[@]}" --stage 5
+fi
+
+if stage 6 "decode"; then
+  "${matrix[@]}" --stage 6
+fi
+
+if stage 7 "score"; then
+  "${matrix[@]}" --stage 7
+fi
+
+if stage 8 "report: RESULTS.md and plots"; then
+  speechkit report --exp exp --systems "$systems" --out RESULTS.md
+fi
+
+finish

@@ -1,0 +1,39 @@
+"""Decoding: what ties a trained model, a search and a data directory together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from speechkit.config import check_range, kind
+
+SEARCHES = {
+    "ctc_greedy": "speechkit.decoding.ctc_greedy",
+    "ctc_beam": "speechkit.decoding.ctc_beam",
+}
+"""Search name -> module with `Config` and `build(config, resources) -> Searcher`."""
+
+
+@dataclass
+class DecodeConfig:
+    """How a model's outputs become text."""
+
+    search: object = kind(SEARCHES, "ctc_greedy")
+    """The search and its options."""
+    seconds: float = 200.0
+    """Audio per batch, seconds, padding included."""
+    grid: dict[str, list[float]] = field(default_factory=dict)
+    """Search options to tune, each with the values to try; needs --tune-on."""
+    tune_utterances: int | None = None
+    """Tune on that many utterances, evenly spread over the tuning set; None takes all."""
+    precision: str = "fp32"
+    """fp32 or bf16 (autocast)."""
+
+    def __post_init__(self) -> None:
+        check_range("seconds", self.seconds, 1)
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision={self.precision} must be fp32 or bf16")
+        for key, values in self.grid.items():
+            if not hasattr(self.search, key):
+                raise ValueError(f"grid.{key}: the search {self.search.name} has no such option")
+            if not values:
+                raise ValueError(f"grid.{key}: no values to try")

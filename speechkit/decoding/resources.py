@@ -1,0 +1,63 @@
+"""What a search may need beside a model's outputs; files are read once, on first use."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from speechkit.lm.arpa import read_arpa
+from speechkit.lm.ngram import NgramLM
+from speechkit.models.assets import Assets
+from speechkit.search.ctc_beam import Hypothesis
+from speechkit.search.lexicon import Lexicon, read_lexicon
+from speechkit.text.reading import read_lines
+
+
+@dataclass
+class Resources:
+    """The model, its assets, and the files given on the command line."""
+
+    model: nn.Module
+    assets: Assets
+    lexicon_path: Path | None = None
+    lm_path: Path | None = None
+
+    @functools.cached_property
+    def lexicon(self) -> Lexicon | None:
+        """Words of a list (one a line, spelt by the tokenizer), or words with their spellings."""
+        path = self.lexicon_path
+        if path is None:
+            return None
+        lines = [line for _, line in read_lines(path)]
+        if all(len(line.split()) == 1 for line in lines):
+            lexicon = Lexicon.from_words((line.strip() for line in lines), self.assets.tokenizer)
+        else:
+            lexicon = read_lexicon(path, self.assets.tokenizer.vocab)
+        if lexicon.dropped:
+            shown = " ".join(lexicon.dropped[:5])
+            count = len(lexicon.dropped)
+            print(
+                f"{path}: {count} words need tokens outside the vocabulary, left out: {shown}",
+                file=sys.stderr,
+            )
+        return lexicon
+
+    @functools.cached_property
+    def lm(self) -> NgramLM | None:
+        """The n-gram model."""
+        return read_arpa(self.lm_path) if self.lm_path is not None else None
+
+
+class Searcher(Protocol):
+    """A search that is ready to run."""
+
+    def __call__(self, heads: dict[str, tuple[Tensor, Tensor]]) -> list[list[Hypothesis]]:
+        """N-best hypotheses, best first, for each utterance of a batch of encoded heads."""
+
+    def text(self, hypothesis: Hypothesis) -> str:
+        """The hypothesis as written text."""

@@ -1,0 +1,106 @@
+"""A decoded data directory: text, N-best list and the record of how it was made."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import yaml
+
+from speechkit.config import to_dict
+from speechkit.decoding.recognizer import Recognizer
+from speechkit.errors import InputError
+from speechkit.files import atomic_folder, hash_json, write_json, write_jsonl, write_text
+from speechkit.metrics.environment import environment
+from speechkit.search.ctc_beam import Hypothesis
+
+
+def decode_set(recognizer: Recognizer, folder: Path) -> tuple[dict[str, list[Hypothesis]], dict]:
+    """Recognises every utterance of a data directory.
+
+    Returns:
+        N-best lists by utterance, and `{"seconds_audio", "seconds_wall", "data_hash"}`.
+    """
+    begin = time.monotonic()
+    manifest, batches = recognizer.batches(folder)
+    found: dict[str, list[Hypothesis]] = {}
+    for batch in batches:
+        found |= zip(batch.ids, recognizer.search(recognizer.encode(batch)))
+    if len(found) != len(manifest):
+        raise InputError(f"{folder}: {len(manifest)} utterances, but {len(found)} were decoded")
+    wall = time.monotonic() - begin
+    account = {"seconds_audio": round(float(manifest.seconds.sum()), 3), "seconds_wall": round(wall, 3)}
+    return found, {**account, "data_hash": manifest.hash}
+
+
+def write_decode(recognizer: Recognizer, found: dict[str, list[Hypothesis]], out: Path, record: dict) -> None:
+    """Writes `text`, `nbest.jsonl` and `decode.json` into a new folder, all or nothing."""
+    text = recognizer.searcher.text
+    ids = sorted(found)
+    with atomic_folder(out) as folder:
+        lines = (f"{u} {text(found[u][0]) if found[u] else ''}".rstrip() for u in ids)
+        write_text(folder / "text", "".join(f"{line}\n" for line in lines))
+        write_jsonl(folder / "nbest.jsonl", (_row(u, found[u], text) for u in ids))
+        write_json(folder / "decode.json", record)
+
+
+def _row(utterance: str, nbest: Iterable[Hypothesis], text) -> dict:
+    return {"utterance": utterance, "nbest": [{"text": text(h), **asdict(h)} for h in nbest]}
+
+
+def describe(recognizer: Recognizer, exp: Path, how: str, set_name: str, tuned: dict | None) -> dict:
+    """What decode.json says beside the account of time: everything that a result must be traced to."""
+    parameters = sum(p.numel() for p in recognizer.model.parameters())
+    trained = sum(p.numel() for p in recognizer.model.parameters() if p.requires_grad)
+    command = exp / "command.txt"
+    return {
+        "system": exp.parent.name,
+        "seed": recognizer.run.seed,
+        "set": set_name,
+        "how": how,
+        "tuned_on": tuned,
+        "checkpoint": str(recognizer.checkpoint),
+        "config_hash": hash_json(to_dict(recognizer.run)),
+        "decode_config": to_dict(recognizer.config),
+        "normaliser": to_dict(recognizer.resources.assets.tokenizer.normaliser.config),
+        "lexicon": str(recognizer.resources.lexicon_path) if recognizer.resources.lexicon_path else None,
+        "lm": str(recognizer.resources.lm_path) if recognizer.resources.lm_path else None,
+        "commands": {
+            "train": command.read_text(encoding="utf-8").strip() if command.exists() else None,
+            "decode": shlex.join(["speechkit", *sys.argv[1:]]),
+        },
+        "hardware": hardware(recognizer),
+        "versions": environment(),
+        "parameters": parameters,
+        "parameters_trained": trained,
+        "updates": _updates(recognizer.checkpoint),
+    }
+
+
+def hardware(recognizer: Recognizer) -> str:
+    """The device's name and, for a CPU, its threads."""
+    import torch
+
+    if recognizer.device.type == "cuda":
+        return torch.cuda.get_device_name(recognizer.device)
+    return f"{environment()['cpu']}, {torch.get_num_threads()} threads"
+
+
+def _updates(checkpoint: Path) -> int | None:
+    """Updates of training, from the run's metrics."""
+    import json
+
+    metrics = checkpoint.parent / "metrics.jsonl"
+    if not metrics.exists():
+        return None
+    rows = (json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines())
+    return max((row.get("update", 0) for row in rows), default=None)
+
+
+def as_yaml(values: dict) -> str:
+    """Nested values for people."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
