@@ -17,7 +17,8 @@ _is_option() {
 
 _print_options() {
   echo "usage: $0 [--option value ...]"
-  sed -nE '/parse_options\.sh/q; s/^([a-z][a-z0-9_]*)=([^#]*[^# ]|)( *# *(.*))?$/\1\x1f\4\x1f\2/p' "$0" |
+  sed -nE '/parse_options\.sh/q
+    s/^([a-z][a-z0-9_]*)=([^(#][^#]*)?(# *(.*))?$/\1\x1f\4\x1f\2/; T; s/ +$//p' "$0" |
     while IFS=$'\x1f' read -r name about value; do
       printf '  --%-14s %s (default: %s)\n' "${name//_/-}" "$about" "$value"
     done
