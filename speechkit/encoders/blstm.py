@@ -67,6 +67,17 @@ class BlstmLayer(nn.Module):
         self.ahead = nn.LSTM(dim, cells, batch_first=True)
         self.back = nn.LSTM(dim, cells, batch_first=True)
         self.projection = nn.Linear(2 * cells, projection) if projection else None
+        self.reset_parameters(cells)
+
+    @torch.no_grad()
+    def reset_parameters(self, cells: int) -> None:
+        """Remembers at first (forget bias 1; Jozefowicz et al., 2015), and keeps the scale through tanh."""
+        for lstm in (self.ahead, self.back):
+            lstm.bias_ih_l0[cells : 2 * cells] = 1
+            lstm.bias_hh_l0[cells : 2 * cells] = 0
+        if self.projection is not None:
+            nn.init.xavier_uniform_(self.projection.weight, nn.init.calculate_gain("tanh"))
+            nn.init.zeros_(self.projection.bias)
 
     def forward(self, x: Tensor, packing: Packing) -> Tensor:
         """`(N, D)` packed frames to `(N, projection or 2 * cells)`."""
