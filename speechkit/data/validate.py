@@ -57,7 +57,8 @@ class Report:
 
     def summary(self) -> str:
         """One line of counts; then, when lengths are known, a histogram and cut-offs to choose."""
-        hours = f", {sum(self.seconds.values()) / 3600:.2f} hours" if self.seconds else ""
+        total = sum(self.seconds.values())
+        hours = f", {total / 3600:.2f} hours" if total >= 360 else f", {total:.1f} seconds" if total else ""
         line = (
             f"{self.data.path}: {len(self.data.utt2spk)} utterances, {len(self.data.speakers)} speakers"
             f"{hours}; {len(self.problems)} problem(s), {len(self.warnings)} warning(s)"
@@ -154,7 +155,7 @@ def duration_lines(seconds: Iterable[float], bars: int = 8, width: int = 40) -> 
         np.ceil(10 * np.quantile(lengths, 0.995)) / 10,
     )
     step = max(0.5, np.ceil(2 * lengths.max() / bars) / 2)
-    edges = np.arange(0, lengths.max() + step, step)
+    edges = step * np.arange(int(lengths.max() // step) + 2)
     counts, _ = np.histogram(lengths, edges)
     lines = [
         f"  {start:5.1f} -{end:5.1f} s {count:>8} {'#' * int(np.ceil(width * count / counts.max()))}".rstrip()
