@@ -17,7 +17,7 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Pairs:
     The number of errors is the edit distance, as in Kaldi's compute-wer. Among the alignments with
     that many, sclite's is taken where it is one of them: it weighs a substitution 4 and an insertion
     or deletion 3, so two substitutions give way to a word found again. (sclite itself keeps those
-    weights even where they cost an error more: 6 insertions and deletions against 5 substitutions.)
+    weights even where they cost an error more, as 6 insertions and deletions against 5 substitutions.)
 
     Args:
         reference: words, none of them empty.
