@@ -45,6 +45,7 @@ if stage 3 "tokens, lexicon, language model"; then
     --out "data/tokens/$tokens" --force "$force"
   speechkit ngram train --text data/train/text --ids true --order "$order" --out "data/lm/${order}gram.arpa" \
     --force "$force"
+  cut -d ' ' -f 2- data/train/text | tr -s ' ' '\n' | grep . | sort -u >data/lm/words
 fi
 
 if stage 5 "train"; then
