@@ -319,18 +319,6 @@ def dump(config: Any) -> str:
     )
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes strings that another YAML reader, or ours, would take for something else in quotes."""
-
-
-def _float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
-    text = repr(value) if value not in (float("inf"), float("-inf")) else (".inf" if value > 0 else "-.inf")
-    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
-
-
-_Dumper.add_representer(float, _float)
-
-
 def differences(old: dict, new: dict, path: Path_ = ()) -> list[str]:
     """Lines `a.b: old -> new` for every value that differs between two nested dicts."""
     lines = []

@@ -20,8 +20,8 @@ jobs=2               # processes for synthesis, formatting and features
 order=4              # of the n-gram model
 
 . ./path.sh
-. parse_options.sh
 . recipe.sh
+. parse_options.sh
 . ./cmd.sh
 check_int stage stop_stage seed lanes jobs order
 
