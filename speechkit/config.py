@@ -314,9 +314,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def dump(config: Any) -> str:
     """A configuration as YAML that `load_config` reads back to an equal one."""
-    return yaml.dump(
-        to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None
-    )
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
 def differences(old: dict, new: dict, path: Path_ = ()) -> list[str]:
