@@ -1,0 +1,230 @@
+"""Features of a formatted data directory: archives, feats.scp, utt2num_frames, features.json, cmvn.json."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speechkit.config import load_config, load_kind, parse_override, read_yaml, to_dict
+from speechkit.data.archive import ArkWriter
+from speechkit.data.audio import read_audio
+from speechkit.data.kaldi_dir import DataDir, read_data_dir
+from speechkit.data.parallel import run_parallel
+from speechkit.data.tables import render_table
+from speechkit.errors import BadSample, InputError
+from speechkit.files import atomic_folder, hash_json, write_json, write_text
+from speechkit.frontends import FEATURES
+from speechkit.frontends.cmvn import Statistics
+from speechkit.stamp import Stamp
+
+# Utterances in one archive; fixed, so that the output does not depend on --jobs.
+PIECE = 256
+SPEECH_FEATURES = 2  # Kaldi's compression method for them, about one byte a value
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to make.
+
+    Attributes:
+        dump: write archives and feats.scp.
+        cmvn: write cmvn.json, the mean and standard deviation over all frames.
+        speaker_cmvn: normalise each speaker's frames before they are dumped.
+        compress: a byte a value, with Kaldi's small loss.
+    """
+
+    dump: bool = True
+    cmvn: bool = False
+    speaker_cmvn: bool = False
+    compress: bool = False
+
+
+def load_feature_config(file: str | Path | None = None, overrides: Sequence[str] = ()) -> Any:
+    """Reads the configuration of a frontend; its `name` (fbank unless given) says which.
+
+    Raises:
+        InputError: an unknown frontend, key or value.
+    """
+    values = dict(read_yaml(file)[0]) if file is not None else {}
+    for override in overrides:
+        values.update(parse_override(override)[0])
+    return load_config(load_kind(FEATURES, values.get("name", "fbank")).Config, file, overrides)
+
+
+@dataclass
+class _Made:
+    """What one piece of work gave: entries and frame counts by utterance, statistics, what went wrong."""
+
+    entries: dict[str, str]
+    frames: dict[str, int]
+    statistics: Statistics
+    problems: list[str]
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the features of one piece; sent to worker processes."""
+
+    config: Any
+    options: Options
+    wav: dict[str, str]
+    folder: Path | None
+    shown: Path
+
+    def __call__(self, job: tuple[int, list[list[str]]]) -> _Made:
+        """Works on (number of the piece, utterances by speaker)."""
+        number, groups = job
+        extractor = load_kind(FEATURES, self.config.name).build(self.config)
+        made = _Made({}, {}, Statistics(extractor.dim), [])
+        if self.folder is None:
+            self._groups(groups, extractor, made, None)
+            return made
+        compression = SPEECH_FEATURES if self.options.compress else None
+        with ArkWriter(
+            self.folder, f"feats.{number:05d}", shown=self.shown, compression=compression
+        ) as writer:
+            self._groups(groups, extractor, made, writer)
+        writer.scp.unlink()
+        return made
+
+    def _groups(self, groups: list[list[str]], extractor: Any, made: _Made, writer: ArkWriter | None) -> None:
+        for group in groups:
+            # only a whole speaker's normalisation needs more than one utterance in memory
+            batches = [group] if self.options.speaker_cmvn else [[utterance] for utterance in group]
+            for batch in batches:
+                self._batch(batch, extractor, made, writer)
+
+    def _batch(self, batch: list[str], extractor: Any, made: _Made, writer: ArkWriter | None) -> None:
+        features: dict[str, np.ndarray] = {}
+        for utterance in batch:
+            try:
+                features[utterance] = self._extract(utterance, extractor)
+            except BadSample as error:
+                made.problems.append(str(error))
+        if self.options.speaker_cmvn:
+            speaker = Statistics(extractor.dim)
+            for values in features.values():
+                speaker.add(values)
+            features = {utterance: speaker.apply(values) for utterance, values in features.items()}
+        for utterance, values in features.items():
+            made.statistics.add(values)
+            made.frames[utterance] = len(values)
+            if writer is not None:
+                made.entries[utterance] = writer.write(utterance, values)
+
+    def _extract(self, utterance: str, extractor: Any) -> np.ndarray:
+        waveform = read_audio(self.wav[utterance], rate=extractor.rate, fixed_rate=True, utterance=utterance)
+        features = extractor(waveform)
+        if not len(features):
+            raise BadSample(
+                utterance, "no feature frame", f"{len(waveform)} samples are less than one window"
+            )
+        return features
+
+
+def dump_features(
+    path: str | Path, config: Any, options: Options, *, jobs: int = 1, force: bool = False
+) -> dict | None:
+    """Makes the features of a formatted data directory, in that directory.
+
+    Args:
+        path: a directory made by `speechkit format`.
+        config: of a frontend in FEATURES.
+        options: what to make.
+        jobs: processes.
+        force: work even when nothing changed.
+
+    Returns:
+        The content of features.json, or None when everything was up to date.
+
+    Raises:
+        InputError: the directory is broken or not formatted, or features cannot be computed, with a
+            line for each such utterance; the directory then holds no new features.
+    """
+    path = Path(path)
+    data = read_data_dir(path)
+    if not data.utterances or "utt2num_samples" not in data.tables or data.segments:
+        raise InputError(
+            f"{path}: empty or not made by speechkit format; run that first and name its --out here"
+        )
+    if not (options.dump or options.cmvn):
+        raise InputError(f"{path}: nothing to make; --dump false needs --cmvn true")
+    made = [path / name for name in ("feats.scp", "utt2num_frames", "features.json", "cmvn.json")]
+    stamp = Stamp(
+        path / ("feats" if options.dump else "cmvn.json"),
+        "features",
+        [to_dict(config), vars(options)],
+        [path / "wav.scp", path / "utt2num_samples", path / "utt2spk", *made],
+        force,
+    )
+    if stamp.fresh():
+        return None
+    if options.dump:
+        with atomic_folder(path / "feats") as folder:
+            parts = _make(data, config, options, jobs, folder, path / "feats")
+            # never an scp whose archives are not those it was written for
+            (path / "feats.scp").unlink(missing_ok=True)
+    else:
+        parts = _make(data, config, options, jobs, None, path / "feats")
+    summary = _write_tables(path, config, options, parts)
+    stamp.write()
+    return summary
+
+
+def _pieces(data: DataDir, options: Options) -> list[tuple[int, list[list[str]]]]:
+    if options.speaker_cmvn:
+        return [(number, [group]) for number, group in enumerate(data.spk2utt.values())]
+    ids = data.utterances
+    return [(number, [ids[at : at + PIECE]]) for number, at in enumerate(range(0, len(ids), PIECE))]
+
+
+def _make(
+    data: DataDir, config: Any, options: Options, jobs: int, folder: Path | None, shown: Path
+) -> list[_Made]:
+    maker = _Maker(config, options, data.wav, folder, shown)
+    parts = list(run_parallel(maker, _pieces(data, options), jobs))
+    problems = [problem for part in parts for problem in part.problems]
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise InputError(
+            f"{data.path}: no features for {len(problems)} utterance(s); format the data again\n{lines}"
+        )
+    return parts
+
+
+def _write_tables(path: Path, config: Any, options: Options, parts: list[_Made]) -> dict:
+    statistics = parts[0].statistics
+    for part in parts[1:]:
+        statistics.merge(part.statistics)
+    frames = {utterance: count for part in parts for utterance, count in part.frames.items()}
+    values = to_dict(config)
+    summary = {
+        "config": values,
+        "config_hash": hash_json(values),
+        "dim": len(statistics.mean),
+        "utterances": len(frames),
+        "frames": statistics.frames,
+        "compressed": options.compress,
+        "speaker_cmvn": options.speaker_cmvn,
+    }
+    if options.cmvn:
+        write_json(path / "cmvn.json", statistics.to_dict())
+    if options.dump:
+        write_json(path / "features.json", summary)
+        write_text(path / "utt2num_frames", _table({name: str(count) for name, count in frames.items()}))
+        write_text(path / "feats.scp", _table({k: v for part in parts for k, v in part.entries.items()}))
+    print(
+        f"speechkit features: {path}: {len(frames)} utterances, {statistics.frames} frames of "
+        f"{config.name} {summary['dim']}" + (", cmvn.json" if options.cmvn else ""),
+        file=sys.stderr,
+    )
+    return summary
+
+
+def _table(rows: dict[str, str]) -> str:
+    return render_table(rows).decode()
