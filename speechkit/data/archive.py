@@ -78,16 +78,18 @@ def _open(path: str, offset: int) -> tuple[io.FileIO, int, bytes]:
     return file, size, head
 
 
-def _piece(file: io.FileIO, size: int, path: str, offset: int, length: int) -> bytes:
-    if offset + length > size:
+def _piece(file: io.FileIO, size: int, path: str, offset: int, skip: int, length: int) -> bytes:
+    """So many bytes of the entry at `offset`, after its first `skip`."""
+    at = offset + skip
+    if at + length > size:
         raise _refuse(
             path,
             offset,
-            f"the entry needs {length} bytes, the archive holds {size - offset} (truncated); make it again",
+            f"{skip + length} bytes are needed, the archive holds {size - offset} (truncated); make it again",
         )
-    data = os.pread(file.fileno(), length, offset)
+    data = os.pread(file.fileno(), length, at)
     while len(data) < length:  # a single read returns at most 2 GiB
-        more = os.pread(file.fileno(), length - len(data), offset + len(data))
+        more = os.pread(file.fileno(), length - len(data), at + len(data))
         if not more:
             raise _refuse(path, offset, "the archive shrank while it was read")
         data += more
@@ -132,7 +134,7 @@ def read_array(entry: str) -> np.ndarray:
         shape = _shape(head[start:], dimensions, path, offset)
         count = math.prod(shape)
         start += 5 * dimensions
-        data = _piece(file, size, path, offset + start, count * np.dtype(dtype).itemsize)
+        data = _piece(file, size, path, offset, start, count * np.dtype(dtype).itemsize)
         return np.frombuffer(data, dtype).reshape(shape).copy()
     if token in COMPRESSED:
         return _compressed(file, size, path, offset, head[start : start + 16], token)
@@ -157,7 +159,7 @@ def _shape(header: bytes, dimensions: int, path: str, offset: int) -> tuple[int,
 
 def _int_vector(file: io.FileIO, size: int, path: str, offset: int, head: bytes) -> np.ndarray:
     (count,) = _shape(head[2:], 1, path, offset)
-    data = _piece(file, size, path, offset + 7, 5 * count)
+    data = _piece(file, size, path, offset, 7, 5 * count)
     items = np.frombuffer(data, np.dtype([("width", "i1"), ("value", "<i4")]))
     if (items["width"] != 4).any():
         raise _refuse(path, offset, "a damaged integer vector; make the archive again")
@@ -173,7 +175,7 @@ def _compressed(
     if rows < 0 or columns < 0:
         raise _refuse(path, offset, "a damaged header; make the archive again")
     length = 3 + len(token) + 16 + rows * columns * COMPRESSED[token] + (8 * columns if token == b"CM" else 0)
-    data = _piece(file, size, path, offset, length)
+    data = _piece(file, size, path, offset, 0, length)
     from kaldiio.matio import read_matrix_or_vector  # reads these bytes and nothing else
 
     return np.ascontiguousarray(read_matrix_or_vector(io.BytesIO(data)), dtype=np.float32)
@@ -189,13 +191,13 @@ def read_audio_bytes(path: str, offset: int) -> bytes:
         file, size, head = _open(path, offset)
         if head[:4] == b"RIFF":
             length = struct.unpack("<I", head[4:8])[0] + 8 if len(head) >= 8 else 8
-            return _piece(file, size, path, offset, length)
+            return _piece(file, size, path, offset, 0, length)
         if head[:5] == b"AUDIO":
             width = head[5] if len(head) > 5 else 0
             if not 1 <= width <= 8:
                 raise _refuse(path, offset, "a damaged length; make the archive again")
             length = int.from_bytes(head[6 : 6 + width], "little")
-            return _piece(file, size, path, offset + 6 + width, length)
+            return _piece(file, size, path, offset, 6 + width, length)
         raise _refuse(
             path,
             offset,

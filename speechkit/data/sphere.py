@@ -74,8 +74,9 @@ def locate_sphere(data: bytes) -> Pcm:
 def _encoding(coding: str, width: int, byte_format: str) -> str:
     name = {"ulaw": "mulaw", "mu-law": "mulaw", "alaw": "alaw", "a-law": "alaw"}.get(coding)
     if name is None and coding == "pcm":
-        # "01" is least significant byte first, "10" most significant first; 4-byte orders likewise
-        name = "s8" if width == 1 else f"s{8 * width}{'le' if byte_format.startswith('0') else 'be'}"
+        # the places of the bytes from the least significant: "01" and "0123" are little-endian
+        big = byte_format in ("10", "210", "3210")
+        name = "s8" if width == 1 else f"s{8 * width}{'be' if big else 'le'}"
     if name not in ENCODINGS or ENCODINGS[name][0] != width:
         raise AudioError("unsupported encoding", f"SPHERE coding '{coding}' with {width} bytes a sample")
     return name
