@@ -121,9 +121,8 @@ def _verdict(found: Comparison | None) -> str:
     if found is None:
         return "not comparable: scored against other references"
     if not found.distinguishable:
-        return f"{found.delta:+.2f}, not distinguishable (p = {p_text(found.p)})"
-    p = p_text(found.p) if found.p < 0.001 else f"= {p_text(found.p)}"
-    return f"{found.delta:+.2f} [{found.low:+.2f}, {found.high:+.2f}], p {p}"
+        return f"{found.delta:+.2f}, not distinguishable ({p_text(found.p)})"
+    return f"{found.delta:+.2f} [{found.low:+.2f}, {found.high:+.2f}], {p_text(found.p)}"
 
 
 def _notes(rows: list[Row], metric: str, kinds: list[str], drawn: set[str], contents: Contents) -> str:

@@ -23,7 +23,7 @@ from speechkit.errors import InputError
 FEW_SPEAKERS = 5
 RESAMPLES = 10_000
 LEVEL = 0.95
-POOL = 2000
+POOL = 1000
 BLOCK = 2_000_000
 
 
@@ -92,12 +92,12 @@ class Comparison:
         numbers = (
             f"{self.rate_a:.2f} - {self.rate_b:.2f} = {self.delta:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
         )
-        return f"{numbers}, p = {p_text(self.p)}: {verdict} ({self.words} words, {self.drawn})"
+        return f"{numbers}, {p_text(self.p)}: {verdict} ({self.words} words, {self.drawn})"
 
 
 def p_text(p: float) -> str:
     """A p-value as text; what the number of resamples cannot resolve is a bound."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def interval(decodes: Sequence[Utterances], resamples: int = RESAMPLES, seed: int = 0) -> Interval:

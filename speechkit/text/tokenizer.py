@@ -14,6 +14,7 @@ from speechkit.errors import BadSample, InputError, nearest
 from speechkit.files import atomic_folder, read_json, write_json, write_text
 from speechkit.text.normalise import Config as NormaliserConfig
 from speechkit.text.normalise import Normaliser
+from speechkit.text.reading import read_utf8
 
 BLANK, UNK, EOS = "<blank>", "<unk>", "<sos/eos>"
 
@@ -195,7 +196,7 @@ def _read_tokens(file: Path) -> list[str]:
     if not file.is_file():
         raise InputError(f"{file}: no such file; the tokenizer folder is not complete")
     vocab = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").rstrip("\n").split("\n"), start=1):
+    for number, line in enumerate(read_utf8(file).rstrip("\n").split("\n"), start=1):
         token, space, id_ = line.rpartition(" ")
         if not space or id_ != str(number - 1):
             raise InputError(f"{file}:{number}: expected `token {number - 1}`, got '{line}'")

@@ -1,0 +1,165 @@
+"""`speechkit report`: structure of RESULTS.md, its numbers, and that writing it again changes nothing."""
+
+import json
+import random
+
+import pytest
+
+from speechkit.bin.__main__ import main
+from speechkit.metrics.groups import mean_sd
+from speechkit.metrics.report import END, START, escape
+
+SYSTEMS = """\
+train_sets: [dump/train]
+dev_set: dump/dev
+tokenizer: data/tokens/char
+test_sets: [dump/test, dump/hard]
+seeds: 2
+baseline: small/greedy
+decodes:
+  greedy: {config: a.yaml}
+  beam: {config: b.yaml}
+systems:
+  small: {title: "Small | one", train: a.yaml, decodes: [greedy, beam]}
+  big: {title: Large, train: b.yaml, decodes: [beam]}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """Two systems, two seeds, scored by the real command."""
+    monkeypatch.chdir(tmp_path)
+    rng = random.Random(0)
+    words = [f"w{number}" for number in range(30)]
+    texts = {f"s{s}-{u:02d}": [rng.choice(words) for _ in range(8)] for s in range(6) for u in range(8)}
+    data = tmp_path / "dump" / "test"
+    data.mkdir(parents=True)
+    (data / "text").write_text("".join(f"{u} {' '.join(t)}\n" for u, t in texts.items()))
+    (data / "utt2spk").write_text("".join(f"{u} {u[:2]}\n" for u in texts))
+    (data / "word_tags").write_text(
+        "".join(f"{u} {' '.join(['far,seen', 'other,seen'] * 4)}\n" for u in texts)
+    )
+    folders = []
+    for system, how, chance in (("small", "greedy", 0.4), ("small", "beam", 0.38), ("big", "beam", 0.1)):
+        for seed in (1, 2):
+            folder = tmp_path / "exp" / system / f"seed{seed}" / f"decode_test_{how}"
+            folder.mkdir(parents=True)
+            heard = (
+                f"{u} {' '.join('x' if rng.random() < chance else w for w in t)}\n" for u, t in texts.items()
+            )
+            (folder / "text").write_text("".join(heard))
+            commands = {
+                "train": f"speechkit train --exp exp/{system}/seed{seed}",
+                "decode": "speechkit decode",
+            }
+            record = {"tuned_on": "dev", "parameters": 1234567, "commands": commands, "hardware": "2 cores"}
+            (folder / "decode.json").write_text(json.dumps(record))
+            curve = [
+                {"update": step, "kind": kind, "loss": 100 / step, "wer": 5000 / step}
+                for step in range(50, 500, 50)
+                for kind in ("train", "dev")
+            ]
+            (folder.parent / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve))
+            folders.append(str(folder.relative_to(tmp_path)))
+    (tmp_path / "systems.yaml").write_text(SYSTEMS)
+    assert main(["score", "--data", "dump/test", *folders]) == 0
+    return tmp_path
+
+
+def report(*options):
+    return main(["report", "--exp", "exp", "--out", "RESULTS.md", *options])
+
+
+def cells(text, name):
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {name} |"))
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def test_table_by_the_systems_file(recipe):
+    assert report("--systems", "systems.yaml") == 0
+    text = (recipe / "RESULTS.md").read_text()
+    assert text.startswith("# Results\n") and text.rstrip().endswith(END)
+    head = "| system | decode | seeds | WER % | 95 % interval | best run | CER % | far % | other % | seen % |"
+    assert head in text
+    order = [text.index(f"| {name} |") for name in ("small | greedy", "small | beam", "big | beam")]
+    assert order == sorted(order)
+    results = [
+        json.loads((recipe / f"exp/big/seed{seed}/decode_test_beam/result.json").read_text())
+        for seed in (1, 2)
+    ]
+    row = cells(text, "big | beam")
+    assert row[2] == "2" and row[3] == mean_sd([result["rate"] for result in results])
+    best = min(results, key=lambda result: result["rate"])["counts"]
+    assert row[5].startswith(f"[ {best['errors']} / 384, ")
+    far = 100 * sum(result["classes"]["far"]["errors"] for result in results) / 384
+    assert row[7] == f"{far:.2f}"
+    assert row[-2].startswith("-") and row[-2].endswith("p < 0.001") and row[-1] == "dev"
+    assert cells(text, "small | greedy")[-2] == "baseline"
+    assert "not distinguishable (p = 0." in cells(text, "small | beam")[-2]
+    assert "- small/greedy on hard: not run, or failed" in text
+    assert "### small: Small \\| one" in text and "- parameters: 1,234,567" in text
+    assert (
+        "speechkit train --exp exp/big/seed1\n" in text and "speechkit score --data dump/test exp/big" in text
+    )
+    assert "- scored with: python 3." in text
+    assert "This set has been scored with 6 different hypotheses so far" in text
+
+
+def test_pictures_are_png_and_linked(recipe):
+    assert report() == 0
+    text = (recipe / "RESULTS.md").read_text()
+    for name in ("wer_test", "classes_test", "learning_curves"):
+        assert f"](images/{name}.png)" in text
+        assert (recipe / "images" / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_writing_again_changes_no_byte(recipe):
+    files = lambda: {p.name: p.read_bytes() for p in (recipe / "RESULTS.md", *(recipe / "images").iterdir())}  # noqa: E731
+    assert report("--systems", "systems.yaml") == 0
+    before = files()
+    assert report("--systems", "systems.yaml") == 0
+    assert files() == before
+
+
+def test_text_around_the_generated_part_stays(recipe):
+    out = recipe / "RESULTS.md"
+    old = START.replace("below", "anything")
+    out.write_text(f"# Mine\n\nabove \\1 $\n\n{old}\nold\n{END}\n\nbelow\n")
+    assert report("--plots", "false") == 0
+    text = out.read_text()
+    assert text.startswith(f"# Mine\n\nabove \\1 $\n\n{START}\n") and text.endswith(f"{END}\n\nbelow\n")
+    assert "old" not in text.replace("below", "") and "images/" not in text
+
+
+def test_failed_seeds_are_listed(recipe):
+    (recipe / "exp/big/seed2/decode_test_beam/result.json").unlink()
+    assert report("--systems", "systems.yaml", "--plots", "false") == 0
+    text = (recipe / "RESULTS.md").read_text()
+    assert "- big/beam on test: 1 of 2 seeds" in text and "±" not in cells(text, "big | beam")[3]
+
+
+def test_another_baseline(recipe):
+    assert report("--baseline", "big/beam", "--plots", "false") == 0
+    text = (recipe / "RESULTS.md").read_text()
+    assert cells(text, "big | beam")[-2] == "baseline"
+    assert cells(text, "small | beam")[-2].startswith("+")
+
+
+def test_other_references_are_not_compared(recipe):
+    path = recipe / "exp/big/seed1/decode_test_beam/utterances.jsonl"
+    path.write_text(path.read_text().replace('"words": 8', '"words": 9', 1))
+    (recipe / "exp/big/seed2/decode_test_beam/result.json").unlink()
+    assert report("--plots", "false") == 0
+    text = (recipe / "RESULTS.md").read_text()
+    assert "not comparable" in cells(text, "small | beam")[-2]
+
+
+def test_mean_and_deviation():
+    assert mean_sd([1.0, 2.0, 3.0]) == "2.00 ± 1.00"
+    assert mean_sd([4.321]) == "4.32" and mean_sd([]) == "-"
+
+
+def test_markup_from_data_is_escaped():
+    assert escape("a|b `c` <img> [x](y) *z* _u_ snake_case\nline") == (
+        "a\\|b \\`c\\` \\<img\\> \\[x\\](y) \\*z\\* \\_u\\_ snake_case line"
+    )
