@@ -67,8 +67,17 @@ def start(timeout: float, device: str = "auto") -> Ranks:
     if world > 1 and not dist.is_initialized():
         # Counts and flags stay on the CPU, gradients go where they are.
         backend = "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        _join(backend, timedelta(seconds=timeout))
     return Ranks(int(os.environ.get("RANK", 0)), world, where)
+
+
+def _join(backend: str, timeout: timedelta) -> None:
+    store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
+    if os.environ.get("LOCAL_WORLD_SIZE") == str(world):
+        # On one node torchrun keeps its store over restarts, with the addresses of dead ranks in it:
+        # without a prefix of its own, a restarted rank now and then connects to one of them.
+        store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
 
 
 def finish() -> None:
