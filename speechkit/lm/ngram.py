@@ -120,6 +120,14 @@ class NgramLM:
         scores += self._log10[child]
         return scores, self._state[child]
 
+    def best_log10(self) -> np.ndarray:
+        """`(V,)` an upper bound of every word's log10 probability over all contexts."""
+        best = np.full(len(self.words), -np.inf)
+        for level in self.levels:
+            np.maximum.at(best, level.word, level.log10)
+        # Back-off weights above 1 (other toolkits write some) can lift a word over all its n-grams.
+        return best if (self._backoff <= 0).all() else np.zeros(len(best))
+
     def score(self, sentence: str, bos: bool = True, eos: bool = True) -> float:
         """log10 probability of a sentence of words separated by white space.
 
