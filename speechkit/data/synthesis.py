@@ -31,6 +31,7 @@ BLOCK = 50  # requests a process; part of what fixes the bytes, so no option
 _SYNCHRONOUS, _PHONEME_EVENTS, _PHONEME_IPA, _DONT_EXIT = 2, 1, 2, 0x8000
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _UTF8, _IPA, _SEPARATOR_SHIFT = 1, 2, 8
+_BUFFER_MS = 1000  # audio a callback
 _EVENT_END, _EVENT_WORD, _EVENT_PHONEME = 0, 1, 7
 
 
@@ -122,7 +123,7 @@ class _Library:
             ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p,
         ]  # fmt: skip
         self.rate = self.c.espeak_Initialize(
-            _SYNCHRONOUS, 0, None, _PHONEME_EVENTS | _PHONEME_IPA | _DONT_EXIT
+            _SYNCHRONOUS, _BUFFER_MS, None, _PHONEME_EVENTS | _PHONEME_IPA | _DONT_EXIT
         )
         if self.rate <= 0:
             raise InputError(f"espeak-ng finds no voice data; {HOW_TO_INSTALL} espeak-ng-data")

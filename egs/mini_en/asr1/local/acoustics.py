@@ -86,11 +86,12 @@ def _noise(length: int, condition: dict, babble: np.ndarray) -> np.ndarray:
         start = int(rng.integers(len(babble)))
         noise = np.take(babble, np.arange(start, start + length), mode="wrap")
     else:
-        noise = rng.standard_normal(length).astype(np.float32)
+        noise = rng.standard_normal(1 << (length - 1).bit_length())  # a power of two: prime lengths are slow
         if condition["noise"] == "pink":  # power falls as 1/f; below 30 Hz it stays flat
             spectrum = np.fft.rfft(noise)
-            hertz = np.fft.rfftfreq(length, 1 / RATE)
-            noise = np.fft.irfft(spectrum / np.sqrt(np.maximum(hertz, 30.0)), length).astype(np.float32)
+            hertz = np.fft.rfftfreq(len(noise), 1 / RATE)
+            noise = np.fft.irfft(spectrum / np.sqrt(np.maximum(hertz, 30.0)))
+        noise = noise[:length].astype(np.float32)
     return noise * _gain(noise, 1.0)
 
 

@@ -107,11 +107,12 @@ NEUTRAL = "man woman neighbor stranger visitor tourist student teenager boy girl
 _VERBS = (
     "saw/see, heard about/hear about, knew about/know about, wrote about/write about, "
     "talked about/talk about, thought about/think about, asked about/ask about, forgot/forget, "
-    "remembered/remember, found/find, described/describe, mentioned/mention, noticed/notice, liked/like, wanted/want, needed/need, lost/lose, "
-    "drew/draw, painted/paint, studied/study, watched/watch, ignored/ignore, missed/miss, loved/love, "
-    "feared/fear, praised/praise, chose/choose, looked at/look at, pointed at/point at, laughed at/laugh at, "
-    "paid for/pay for, waited for/wait for, cared about/care about, dreamed of/dream of, spoke of/speak of, "
-    "admired/admire, complained about/complain about, discovered/discover, examined/examine"
+    "remembered/remember, found/find, described/describe, mentioned/mention, noticed/notice, liked/like, "
+    "wanted/want, needed/need, lost/lose, drew/draw, painted/paint, studied/study, watched/watch, "
+    "ignored/ignore, missed/miss, loved/love, feared/fear, praised/praise, chose/choose, "
+    "looked at/look at, pointed at/point at, laughed at/laugh at, paid for/pay for, waited for/wait for, "
+    "cared about/care about, dreamed of/dream of, spoke of/speak of, admired/admire, "
+    "complained about/complain about, discovered/discover, examined/examine"
 )
 
 # SUBJECT is a person, OBJECT a far word or a thing. FRAME gives both the same surroundings; at least five

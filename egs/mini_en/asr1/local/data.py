@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Stage 1: the synthesised corpus as Kaldi directories and text for language models.
+
+    local/data.py downloads/mini_en data
+
+Writes data/{train,dev,test,hard,unlabelled} (the last one without text; what was said is in
+downloads/mini_en/unlabelled/text.txt) and data/lm/{text,words}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from speechkit.data.kaldi_dir import DataDir, write_data_dir
+from speechkit.errors import InputError
+from speechkit.files import write_text
+
+SETS = ("train", "dev", "test", "hard", "unlabelled")
+WITHOUT_TEXT = ("unlabelled",)
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a set's sentences.jsonl; raises InputError when it is missing or broken."""
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; make the corpus first (stage 0)") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not one JSON object a line: {error}; make the corpus again") from None
+
+
+def as_data_dir(rows: list[dict], corpus: Path, with_text: bool) -> DataDir:
+    """One set; `utt2cond` holds the acoustic condition, `word_tags` the class of every word."""
+    data = DataDir()
+    data.wav = {row["utterance"]: str(corpus / row["path"]) for row in rows}
+    data.utt2spk = {row["utterance"]: row["speaker"] for row in rows}
+    data.tables["utt2cond"] = {row["utterance"]: row["condition"]["name"] for row in rows}
+    if with_text:
+        data.text = {row["utterance"]: row["text"] for row in rows}
+        data.tables["word_tags"] = {row["utterance"]: " ".join(row["tags"]) for row in rows}
+    return data
+
+
+def prepare(corpus: Path, out: Path) -> None:
+    """Writes everything; nothing when a set is missing."""
+    rows = {name: read_rows(corpus / name / "sentences.jsonl") for name in SETS}
+    text = corpus / "text" / "text.txt"
+    if not text.is_file():
+        raise InputError(f"{text}: no such file; make the corpus first (stage 0)")
+    sentences = text.read_text(encoding="utf-8")
+    for name in SETS:
+        write_data_dir(as_data_dir(rows[name], corpus, name not in WITHOUT_TEXT), out / name)
+    # Labelled speech counts too: a very small text may lack some of its words.
+    words = sorted(set(sentences.split()).union(*(row["text"].split() for row in rows["train"])))
+    write_text(out / "lm" / "text", sentences)
+    write_text(out / "lm" / "words", "".join(f"{word}\n" for word in words))
+    counts = ", ".join(f"{name} {len(rows[name])}" for name in SETS)
+    print(f"data: {out}: utterances: {counts}; {sentences.count(chr(10))} sentences of text", file=sys.stderr)
+    print(f"data: {out}/lm/words: {len(words)} words", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("out", type=Path)
+    args = parser.parse_args()
+    try:
+        prepare(args.corpus, args.out)
+    except InputError as error:
+        sys.exit(f"local/data.py: error: {error}")
