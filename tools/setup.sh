@@ -172,7 +172,9 @@ install_part() {
     install_part decoders
   elif [[ -f $script ]]; then
     say "installing part $part with ${script#"$root"/}"
-    SPEECHKIT_ROOT=$root PYTHON=$venv/bin/python run bash "$script" </dev/null || code=$?
+    local arguments=()
+    [[ $part == espnet ]] && arguments=("$venv")  # decoders and kenlm have an environment of their own
+    PYTHON=$venv/bin/python run bash "$script" ${arguments[@]+"${arguments[@]}"} </dev/null || code=$?
     # Status 3 is an installer's word for "not on this machine": it has said why, the rest goes on.
     (( code == 3 )) && { say "part $part is left out on this machine"; return 0; }
     (( code == 0 )) || die "part $part: ${script#"$root"/} failed (status $code)"

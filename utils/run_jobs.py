@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -230,10 +231,19 @@ def _run_pipeline(argv: list[str], log: IO[bytes], environment: dict[str, str], 
 
 
 def report(runner: str, jobs: Jobs, failures: dict[int, str]) -> int:
-    """Names every failed job on standard error; returns the runner's exit status."""
+    """Names every failed job on standard error, with the end of the first one's log.
+
+    Returns:
+        The runner's exit status.
+    """
     for number, reason in sorted(failures.items()):
         label = f"{jobs.name} {number}" if jobs.name else "the job"
         print(f"{runner}: {label} {reason}, log is in {jobs.log_of(number)}", file=sys.stderr)
+    for number in sorted(failures)[:1]:
+        with suppress(OSError):
+            lines = Path(jobs.log_of(number)).read_text(errors="replace").splitlines()
+            said = [line for line in lines if not line.startswith("# ")][-5:]
+            print("\n".join(f"  | {line}" for line in said), file=sys.stderr)
     if failures and len(jobs.numbers) > 1:
         print(f"{runner}: {len(failures)} of {len(jobs.numbers)} jobs failed", file=sys.stderr)
     return 1 if failures else 0
