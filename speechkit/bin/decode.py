@@ -85,7 +85,7 @@ def _decode(args: argparse.Namespace, exp: Path, config: object, how: str, jobs:
         stamp.write()
         speed = account["seconds_audio"] / max(account["seconds_wall"], 1e-6)
         print(
-            f"speechkit decode: {out}: {len(found)} utterances, {account['seconds_audio'] / 60:.1f} min of audio, "
-            f"{speed:.0f} times real time",
+            f"speechkit decode: {out}: {len(found)} utterances, "
+            f"{account['seconds_audio'] / 60:.1f} min of audio, {speed:.0f} times real time",
             file=sys.stderr,
         )

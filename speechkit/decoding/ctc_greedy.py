@@ -8,8 +8,8 @@ from torch import Tensor
 
 from speechkit.decoding.resources import Resources
 from speechkit.errors import InputError
-from speechkit.search.ctc_beam import Hypothesis
 from speechkit.search.greedy import ctc_greedy
+from speechkit.search.hypothesis import Hypothesis
 
 
 @dataclass

@@ -22,7 +22,7 @@ from speechkit.decoding import SEARCHES, DecodeConfig
 from speechkit.decoding.resources import Resources
 from speechkit.errors import BadSample, InputError
 from speechkit.frontends import FEATURES
-from speechkit.search.ctc_beam import Hypothesis
+from speechkit.search.hypothesis import Hypothesis
 from speechkit.train.checkpoint import load_model
 
 Heads = dict[str, tuple[Tensor, Tensor]]
@@ -145,7 +145,7 @@ class Recognizer:
         """Recognises files or waveforms.
 
         Args:
-            audio: a file of any supported format, a mono waveform `(S,)` float32 in [-1, 1], or a list of these.
+            audio: a file of any supported format, a mono waveform `(S,)` in [-1, 1], or a list of these.
             rate: samples a second of waveforms; None takes the model's.
             channel: which channel of files with several, from 0.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from speechkit.lm.arpa import read_arpa
 from speechkit.lm.ngram import NgramLM
 from speechkit.models.assets import Assets
-from speechkit.search.ctc_beam import Hypothesis
+from speechkit.search.hypothesis import Hypothesis
 from speechkit.search.lexicon import Lexicon, read_lexicon
 from speechkit.text.reading import read_lines
 

@@ -16,7 +16,7 @@ from speechkit.decoding.recognizer import Recognizer
 from speechkit.errors import InputError
 from speechkit.files import atomic_folder, hash_json, write_json, write_jsonl, write_text
 from speechkit.metrics.environment import environment
-from speechkit.search.ctc_beam import Hypothesis
+from speechkit.search.hypothesis import Hypothesis
 
 
 def decode_set(recognizer: Recognizer, folder: Path) -> tuple[dict[str, list[Hypothesis]], dict]:
