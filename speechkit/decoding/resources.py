@@ -15,7 +15,7 @@ from speechkit.lm.ngram import NgramLM
 from speechkit.models.assets import Assets
 from speechkit.search.hypothesis import Hypothesis
 from speechkit.search.lexicon import Lexicon, read_lexicon
-from speechkit.text.reading import read_lines
+from speechkit.text.reading import read_utf8
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Resources:
         path = self.lexicon_path
         if path is None:
             return None
-        lines = [line for _, line in read_lines(path)]
+        lines = [line for line in read_utf8(path).split("\n") if line.strip()]
         if all(len(line.split()) == 1 for line in lines):
             lexicon = Lexicon.from_words((line.strip() for line in lines), self.assets.tokenizer)
         else:
