@@ -78,7 +78,7 @@ def test_tutorial_makes_valid_data_directories(shell, tmp_path):
     assert look.startswith("cd egs/my_corpus/asr1\n./run.sh --stage 1 --stop-stage 1 --corpus-dir")
     done = follow(shell, tmp_path, look.replace("cd egs/my_corpus/asr1\n", ""))
     assert done.returncode == 0, done.stderr
-    assert "8 utterances, 2 speakers" in done.stdout and "0 problem(s)" in done.stdout
+    assert "8 utterances, 2 speakers" in done.stderr and "0 problem(s)" in done.stderr
     speakers = {name: (recipe / f"data/{name}/spk2utt").read_text().split()[0] for name in ("dev", "test")}
     assert speakers == {"dev": "cleo", "test": "dora"}
     assert (recipe / "data/train/text").read_text().startswith("anna-0000 we see the sea\n")
