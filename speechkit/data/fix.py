@@ -59,7 +59,7 @@ def _repair_line(raw: bytes, name: str) -> bytes:
     except UnicodeDecodeError:
         return line  # rejected later, by its id
     if name in _TEXTS:
-        text = " ".join(ODD_SPACE.sub(" ", CONTROL.sub(" ", text)).split(" "))
+        text = ODD_SPACE.sub(" ", CONTROL.sub(" ", text)).strip(" ")
     return text.encode()
 
 
