@@ -6,8 +6,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +34,7 @@ class Config:
     width: int = 16
     dropout: float = 0.1
     reduction: int = 4
-    misbehave: str = ""  # "nan:<update>[-<update>]" or "sleep:<update>"
+    misbehave: str = ""  # what:<update>[-<update>], see Tiny.misbehave
 
 
 class Tiny(nn.Module):
@@ -66,16 +70,22 @@ class Tiny(nn.Module):
         return {"ctc": (self.misbehave(losses.sum(), update, batch), self.counts(batch)["ctc"])}
 
     def misbehave(self, loss, update, batch):
-        kind, _, when = self.config.misbehave.partition(":")
+        """What tests ask for: nan (one utterance), sleep, a signal or two, or rank 1 killed once."""
+        what, _, when = self.config.misbehave.partition(":")
         first, _, last = when.partition("-")
-        if not kind or not int(first) <= update <= int(last or first):
+        if not what or not int(first) <= update <= int(last or first):
             return loss
-        if kind == "sleep":
-            import time
-
+        if what == "sleep":
             time.sleep(3600)
-        bad = min(batch.ids)
-        return loss * float("nan") if kind == "nan" and (len(batch) > 1 or batch.ids[0] == bad) else loss
+        if what == "nan" and min(batch.ids).endswith("000"):
+            return loss * float("nan")
+        for name in what.split("+") if what.startswith("SIG") else ():
+            signal.raise_signal(getattr(signal, name))
+        marker = Path(os.environ.get("TINY_MARKER", "none"))
+        if what == "die" and os.environ.get("RANK") == "1" and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loss
 
     def output_lengths(self, lengths):
         return lengths // self.config.reduction
@@ -148,7 +158,14 @@ class World:
         """The same as a command line of its own."""
         start = [sys.executable, "-m", "tiny_training"]
         if ranks > 1:
-            start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+            start = [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                "--nproc-per-node",
+                str(ranks),
+            ]
             start += ["--max-restarts", str(restarts), "-m", "tiny_training"]
         return [*start, "train", *self.arguments(exp, **changes)]
 
@@ -157,6 +174,48 @@ class World:
         environment = {**os.environ, "PYTHONPATH": f"{TEST}", "OMP_NUM_THREADS": "1"}
         command = self.command(*args, **kwargs)
         return subprocess.Popen(command, env=environment, stdout=-1, stderr=subprocess.STDOUT, text=True)
+
+
+def fork(function, output: Path | None = None, **environment: str) -> int:
+    """Runs a function in a forked process, whose exit status it returns; gives the process id.
+
+    A fork has torch loaded already, so it costs milliseconds where a new process costs seconds.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 99
+    try:
+        if output is not None:
+            descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(descriptor, 1)
+            os.dup2(descriptor, 2)
+            sys.stdout = sys.__stdout__ = os.fdopen(1, "w", buffering=1)
+            sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1)
+        os.environ.update(environment)
+        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(name, signal.default_int_handler if name == signal.SIGINT else signal.SIG_DFL)
+        status = function() or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def wait(pid: int) -> int:
+    """Exit status of a forked process; negative for a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def on_ranks(world: int, function, output: Path | None = None) -> list[int]:
+    """Runs a function as `world` ranks of one process group; their exit statuses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+    outputs = [output and output.with_name(f"{output.name}.{rank}") for rank in range(world)]
+    pids = [fork(function, outputs[r], **common, RANK=str(r), LOCAL_RANK=str(r)) for r in range(world)]
+    return [wait(pid) for pid in pids]
 
 
 def weights(folder) -> dict:
