@@ -147,7 +147,7 @@ class _Sink:
         if self.ark:
             return self.ark.write_audio(utterance, data)
         place = self._place(utterance, ".flac")
-        (self.folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / place).parent.mkdir(exist_ok=True)
         (self.folder / place).write_bytes(data)
         return str(self.shown / place)
 
@@ -157,7 +157,7 @@ class _Sink:
             return self.ark.write_audio(utterance, Path(source).read_bytes())
         place = self._place(utterance, suffix)
         target = self.folder / place
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(exist_ok=True)
         if self.options.link:
             try:
                 os.link(os.path.realpath(source), target)
