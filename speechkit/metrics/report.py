@@ -104,8 +104,7 @@ def _set_section(rows: list[Row], contents: Contents) -> str:
         cells += [mean_sd(row.characters())] if characters else []
         cells += [_percent(row.class_rate(kind)) for kind in kinds]
         verdict = "baseline" if row is baseline else _verdict(row.against(baseline))
-        tuned = row.best.get("tuned_on")
-        lines.append(_cells([*cells, verdict, escape(tuned) if tuned else "nothing"]))
+        lines.append(_cells([*cells, verdict, escape(_tuned(row))]))
     return "\n".join(lines) + "\n\n" + _notes(rows, metric, kinds, drawn, contents)
 
 
@@ -123,6 +122,19 @@ def _verdict(found: Comparison | None) -> str:
     if not found.distinguishable:
         return f"{found.delta:+.2f}, not distinguishable ({p_text(found.p)})"
     return f"{found.delta:+.2f} [{found.low:+.2f}, {found.high:+.2f}], {p_text(found.p)}"
+
+
+def _tuned(row: Row) -> str:
+    """The set that options were chosen on and the options, those of every seed where they differ."""
+    said = []
+    for result in row.results:
+        tuned = result.get("tuned_on") or "nothing"
+        if isinstance(tuned, dict):
+            options = tuned.get("chosen") or {}
+            chosen = ", ".join(f"{key} {value}" for key, value in options.items())
+            tuned = Path(str(tuned.get("set"))).name + (f": {chosen}" if chosen else "")
+        said.append(tuned)
+    return _each(said)
 
 
 def _notes(rows: list[Row], metric: str, kinds: list[str], drawn: set[str], contents: Contents) -> str:

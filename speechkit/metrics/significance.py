@@ -211,12 +211,12 @@ def _draw(
     for start in range(0, resamples, step := max(BLOCK // rows, 1)):
         shape = (min(step, resamples - start), rows)
         chosen = rng.integers(rows * columns, size=shape)
-        sums.append((flat_z[chosen].sum(axis=1), flat_words[chosen].sum(axis=1)))
+        sums.append(tuple(np.take(flat, chosen).sum(axis=1) for flat in (flat_z, flat_words)))
     return tuple(np.concatenate(part) for part in zip(*sums))
 
 
 def _widening(free: int) -> float:
     """Student's quantile over the normal one."""
-    from scipy.stats import norm, t
+    from scipy.special import ndtri, stdtrit
 
-    return float(t.ppf((1 + LEVEL) / 2, max(free, 1)) / norm.ppf((1 + LEVEL) / 2))
+    return float(stdtrit(max(free, 1), (1 + LEVEL) / 2) / ndtri((1 + LEVEL) / 2))

@@ -52,7 +52,13 @@ def recipe(tmp_path, monkeypatch):
                 "train": f"speechkit train --exp exp/{system}/seed{seed}",
                 "decode": "speechkit decode",
             }
-            record = {"tuned_on": "dev", "parameters": 1234567, "commands": commands, "hardware": "2 cores"}
+            tuned = {"set": "dump/dev", "trials": [{"lm_weight": 0.5}], "chosen": {"lm_weight": 0.5 * seed}}
+            record = {
+                "tuned_on": tuned if how == "beam" else None,
+                "parameters": 1234567,
+                "commands": commands,
+                "hardware": "2 cores",
+            }
             (folder / "decode.json").write_text(json.dumps(record))
             curve = [
                 {"update": step, "kind": kind, "loss": 100 / step, "wer": 5000 / step}
@@ -93,8 +99,12 @@ def test_table_by_the_systems_file(recipe):
     assert row[5].startswith(f"[ {best['errors']} / 384, ")
     far = 100 * sum(result["classes"]["far"]["errors"] for result in results) / 384
     assert row[7] == f"{far:.2f}"
-    assert row[-2].startswith("-") and row[-2].endswith("p < 0.001") and row[-1] == "dev"
-    assert cells(text, "small | greedy")[-2] == "baseline"
+    assert (
+        row[-2].startswith("-")
+        and row[-2].endswith("p < 0.001")
+        and row[-1] == "dev: lm_weight 0.5; dev: lm_weight 1.0"
+    )
+    assert cells(text, "small | greedy")[-2:] == ["baseline", "nothing"]
     assert "not distinguishable (p = 0." in cells(text, "small | beam")[-2]
     assert "- small/greedy on hard: not run, or failed" in text
     assert "### small: Small \\| one" in text and "- parameters: 1,234,567" in text

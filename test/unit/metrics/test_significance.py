@@ -54,7 +54,7 @@ def test_interval_covers_the_true_rate_95_times_of_100():
     rng = np.random.default_rng(2)
     hits = 0
     for _ in range(300):
-        first, _ = drawn_pair(rng)
+        first, _ = drawn_pair(rng, each=24)
         found = interval([first], resamples=500)
         hits += found.low <= 20.0 <= found.high
     assert 0.91 <= hits / 300 <= 0.985
@@ -64,7 +64,7 @@ def test_interval_covers_the_true_rate_95_times_of_100():
 def test_p_is_uniform_when_nothing_differs(speakers, effect):
     rng = np.random.default_rng(3)
     ps = np.array(
-        [_p(*drawn_pair(rng, speakers, 480 // speakers, effect), resamples=600) for _ in range(300)]
+        [_p(*drawn_pair(rng, speakers, 288 // speakers, effect), resamples=600) for _ in range(300)]
     )
     # Never too often "significant"; being a little too careful is allowed.
     assert (ps < 0.05).mean() <= 0.085
