@@ -77,7 +77,7 @@ def _count_flac(data: bytes) -> int:
         if last:
             break
     first = data[position : position + 4]
-    at = data.rfind(first[:2], position)
+    at = data.rfind(first[:2], position) if len(first) == 4 else -1
     while at >= position:
         # the same sampling rate, channels and sample size as in the first frame, and a good CRC-8
         if (

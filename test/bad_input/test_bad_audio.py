@@ -50,7 +50,7 @@ CASES = {
     "one byte": ("a.wav", b"R", "unknown format"),
     "text file": ("a.wav", b"<html>404 Not Found</html>", "unknown format"),
     "zero-length wav": ("a.wav", encoded("WAV", speech=np.zeros(0)), "zero-length audio"),
-    "zero-length flac": ("a.flac", FLAC[:4] + b"\x80" + FLAC[5:21] + b"\xf0" + bytes(20), "without a complete frame"),
+    "flac without a frame": ("a.flac", FLAC[:4] + b"\x80" + FLAC[5:21] + b"\xf0" + bytes(20), "complete frame"),
     "wav cut in its header": ("a.wav", WAV[:30], CUT),
     "wav cut after its header": ("a.wav", WAV[:44], CUT),
     "wav without its last sample": ("a.wav", WAV[:-2], "16000 samples, the file holds 15999"),
@@ -84,7 +84,7 @@ CASES = {
     "stereo": ("a.wav", encoded("WAV", speech=np.zeros((999, 2))), "choose one with --channel"),
     "eight channels": ("a.flac", encoded("FLAC", speech=np.zeros((999, 8))), "8 channels where one is meant"),
     "headerless and not declared": ("a.raw", waveform(1).astype("<i2").tobytes() + b"\1\2", "--raw-format"),
-    "under one sample at the new rate": ("a.wav", encoded("WAV", speech=np.ones(1), rate=96000), "leave none"),
+    "no sample at the new rate": ("a.wav", encoded("WAV", speech=np.ones(1), rate=96000), "leave none"),
     "aiff": ("a.aiff", encoded("AIFF"), "unknown format"),
 }  # fmt: skip
 

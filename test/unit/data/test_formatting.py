@@ -74,7 +74,7 @@ def test_output_does_not_depend_on_jobs_or_on_the_run(folder, monkeypatch):
             made["wav.scp"] = made["wav.scp"].replace(f"{number}{form}".encode(), b"dump")
             os.rename("dump", f"{number}{form}")
             first = first or made
-            assert made == first and len(made) >= 13
+            assert made == first and len(made) > 7
 
 
 def test_rate_channel_and_raw(folder):
