@@ -173,7 +173,7 @@ RULES = {
         50* - | today | again | too | right away | right now | right here | over there | this week | at eight
         by the sea | on the road | for the first time | in the morning | before noon | with great care
         as well | one more time | without a word | in the snow | at the party | for an hour
-        for two days | next year | quietly | suddenly | in silence | every sunday | during the storm
+        for two days | next year | quietly | suddenly | in silence | next sunday | after the storm
     """,
     "PAST_TAIL": "18* TAIL | last week | two days later | an hour ago | eight days ago | while the wind blew",
     "NEARBY": """
@@ -210,7 +210,8 @@ HELD_BACK = frozenset(
     "tooth choir temple drill ceiling magnet laser enemy rocket fabric collar throne banquet "
     "cinema stadium fountain tunnel factory library canal nephew partner grandmother purple silver "
     "umbrella sweater terrible ancient ordinary quietly suddenly silence sunday storm honey "
-    "chocolate perhaps friday admired admire complained complain discovered discover examined examine".split()
+    "chocolate perhaps friday admired admire complained complain discovered discover examined examine "
+    "ignored ignore described describe".split()
 )
 
 
