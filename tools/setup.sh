@@ -48,24 +48,33 @@ record() {
 
 # ---- system programs -------------------------------------------------------------------------------------
 
-as_root() {  # prints the prefix that makes a command run as root, or fails
-  if (( $(id -u) == 0 )); then echo; elif have sudo; then echo sudo; else return 1; fi
+as_root() {  # runs a command as root, or fails when that cannot be
+  if (( $(id -u) == 0 )); then "$@"; else sudo "$@"; fi
+}
+
+can_use_apt() { have apt-get && { (( $(id -u) == 0 )) || have sudo; }; }
+
+apt_updated=false
+apt_install() {
+  if ! $apt_updated; then
+    # A stale list of one repository must not stop us: the install below is what has to succeed.
+    run as_root apt-get update -qq </dev/null >&2 || say "apt-get update had problems; going on"
+    apt_updated=true
+  fi
+  run as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" </dev/null >&2
 }
 
 system_packages() {  # $1: required or optional; then program:package pairs
-  local importance=$1 pair prefix missing=() names=()
+  local importance=$1 pair missing=() names=()
   shift
   for pair in "$@"; do
     have "${pair%%:*}" || [[ -x /usr/lib/sctk/bin/${pair%%:*} ]] || missing+=("$pair")
   done
   (( ${#missing[@]} )) || { say "system programs are there: ${*%%:*}"; return 0; }
   for pair in "${missing[@]}"; do names+=("${pair#*:}"); done
-  if have apt-get && prefix=$(as_root); then
+  if can_use_apt; then
     say "installing system packages with apt: ${names[*]}"
-    # A stale list of one repository must not stop us: the install below is what has to succeed.
-    run ${prefix:+"$prefix"} apt-get update -qq </dev/null || say "apt-get update had problems; going on"
-    run ${prefix:+"$prefix"} env DEBIAN_FRONTEND=noninteractive \
-      apt-get install -y -qq --no-install-recommends "${names[@]}" </dev/null >&2 && return 0
+    apt_install "${names[@]}" && return 0
     [[ $importance == optional ]] || die "apt could not install: ${names[*]}"
   fi
   if [[ $importance == optional ]]; then
@@ -88,16 +97,17 @@ find_python() {  # prints an interpreter of 3.10 or newer that can make virtual 
 }
 
 ensure_python() {  # sets $python
-  local prefix minor=3
+  local minor
   python=$(find_python) && return 0
-  if have apt-get && prefix=$(as_root); then
-    # Debian splits the venv module off, one package for each minor version.
-    have python3 && minor=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    say "no Python 3.10+ with the venv module; installing python3 and python$minor-venv with apt"
-    run ${prefix:+"$prefix"} apt-get update -qq </dev/null || say "apt-get update had problems; going on"
-    run ${prefix:+"$prefix"} env DEBIAN_FRONTEND=noninteractive \
-      apt-get install -y -qq --no-install-recommends python3 python3-venv "python$minor-venv" </dev/null >&2 || true
+  if can_use_apt; then
+    say "no Python 3.10+ with the venv module: installing it with apt"
+    apt_install python3 python3-venv || true
     python=$(find_python) && return 0
+    # An extra Python of one's own has its venv module in a package of its own.
+    if have python3 && minor=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])'); then
+      apt_install "python$minor-venv" || true
+      python=$(find_python) && return 0
+    fi
     $dry_run && python=python3 && return 0
   fi
   die "Python 3.10 or newer with the venv module is needed (packages python3 and python3-venv)," \
@@ -116,7 +126,7 @@ ensure_venv() {
   fi
   [[ -x $venv/bin/python ]] && { say "using the environment $venv"; return 0; }
   ensure_python
-  say "making a virtual environment in $venv with $python ($("$python" -V 2>&1))"
+  say "making a virtual environment in $venv with $python"
   $dry_run && return
   mkdir -p "$venv"
   : >"$unfinished"
