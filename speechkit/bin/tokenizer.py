@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from speechkit.text.tokenizer import TOKENIZERS
 
     add = parser.add_argument
-    add("--text", type=Path, nargs="+", required=True, help="training text: lines `utterance words...`")
+    add("--text", nargs="+", required=True, help="training text: lines `utterance words...`")
     add("--kind", choices=list(TOKENIZERS), default="char", help="what a token is (default: %(default)s)")
     add("--out", type=Path, required=True, help="tokenizer folder to write")
     add("--size", type=int, help="bpe, unigram: tokens in the vocabulary, special ones included")
@@ -39,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--vocab", type=Path, help="wordpiece: BERT's vocab.txt, or a BERT folder")
     add(
         "--check",
-        type=Path,
         nargs="*",
         default=[],
         help="further text files to look through for unknown tokens",
@@ -55,6 +54,7 @@ def run(args: argparse.Namespace) -> int | None:
     from speechkit.text.reading import read_sentences, read_text
     from speechkit.text.tokenizer import build_tokenizer
 
+    args.text, args.check = _take_overrides(args, args.text), _take_overrides(args, args.check)
     normaliser = Normaliser(load_config(Config, overrides=args.overrides))
     names = ("size", "byte_fallback", "model", "min_count", "words", "lexicon", "vocab")
     options = {name: getattr(args, name) for name in names}
@@ -77,6 +77,13 @@ def run(args: argparse.Namespace) -> int | None:
     stamp.write()
     print(f"speechkit tokenizer: {args.out}: {len(tokenizer)} {args.kind} tokens", file=sys.stderr)
     return None
+
+
+def _take_overrides(args: argparse.Namespace, names: list[str]) -> list[Path]:
+    """Files of an option with many values, which also swallows the overrides that follow it."""
+    files = [name for name in names if "=" not in name or Path(name).exists()]
+    args.overrides += [name for name in names if name not in files]
+    return [Path(name) for name in files]
 
 
 def _report(tokenizer, files: dict[str, dict[str, str]], training: set[str]) -> None:

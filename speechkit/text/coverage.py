@@ -83,6 +83,8 @@ def lines(name: str, tokenizer: Tokenizer, found: Coverage) -> list[str]:
         shown = character if character.isprintable() and not unicodedata.combining(character) else "\u25cc"
         place = found.first[character]
         report.append(f"  U+{ord(character):04X} {shown}  {count}  {script(character)}  {about}  {place}")
+    if len(found.characters) > SHOWN:
+        report.append(f"  and {len(found.characters) - SHOWN} more characters")
     words = {piece: count for piece, count in found.unknown.items() if len(piece) > 1}
     if words and tokenizer.kind in ("word", "phone"):
         report.append(f"  the most frequent of {len(words)} unknown {tokenizer.kind}s")

@@ -57,9 +57,26 @@ def test_command_writes_the_folder_reports_and_skips_itself(tmp_path, capsys):
     assert "H" in load_tokenizer(out)
 
 
+def test_overrides_may_follow_an_option_with_many_files(tmp_path):
+    text, out = tmp_path / "text", tmp_path / "t"
+    text.write_text("u1 A-B\n")
+    for position in (["--out", str(out), "--text", str(text)], ["--text", str(text), "--out", str(out)]):
+        overrides = ["case=lower", "punctuation=remove"]
+        assert main(["tokenizer", *position, "--check", str(text), *overrides, "--force", "true"]) == 0
+        assert load_tokenizer(out).vocab[2:-1] == ["▁", "a", "b"]
+        assert main(["tokenizer", *position, *overrides, "--force", "true"]) == 0
+        assert load_tokenizer(out).vocab[2:-1] == ["▁", "a", "b"]
+
+
 def test_command_reads_sentences_without_ids(tmp_path, capsys):
     text = tmp_path / "lm"
     text.write_text("first line\n\nsecond line\n")
     assert main(["tokenizer", "--text", str(text), "--out", str(tmp_path / "t"), "--no-ids", "true"]) == 0
     assert "f" in load_tokenizer(tmp_path / "t")
     assert "2 texts" in capsys.readouterr().out
+
+
+def test_a_long_list_says_how_much_it_leaves_out():
+    tokenizer = build_tokenizer("char", ["a"])
+    report = lines("f", tokenizer, cover(tokenizer, {"u": "".join(chr(0x4E00 + n) for n in range(30))}))
+    assert "  and 10 more characters" in report
