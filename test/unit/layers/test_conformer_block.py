@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from speechkit.layers.conformer_block import ConvolutionModule, depthwise
-from speechkit.layers.dropout import FrameDropout
+from speechkit.layers.dropout import FrameDropout, dropout
 from speechkit.layers.masks import Packing
 from speechkit.layers.norms import FrameNorm
 
@@ -58,8 +58,23 @@ def test_dropout_keeps_the_mean_and_shares_its_mask_when_asked(shared):
     x = torch.ones(180, 200)
     out = dropout.train()(x, packing)
     assert out.unique().tolist() == [0, pytest.approx(4 / 3)]
+    assert shared or (out == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
     assert out.mean().item() == pytest.approx(1, abs=0.05)
     rows = [bool((piece == piece[0]).all()) for piece in out.split([50, 70, 60])]
     assert rows == [shared] * 3
     assert not torch.equal(out[0], out[-1])
     assert dropout.eval()(x, packing) is x
+
+
+@pytest.mark.parametrize(("rate", "size"), [(0.1, 40001), (0.5, 40002), (0.9, 40003), (0.003, 400000)])
+def test_dropout_rate_independence_and_gradient(rate, size):
+    x = torch.randn(size, requires_grad=True)
+    out = dropout(x, rate)
+    kept = (out != 0).double()
+    assert 1 - kept.mean().item() == pytest.approx(rate, abs=4 * (rate / size) ** 0.5)
+    for shift in (1, 2, 3, 4):  # four values share one draw of 64 bits: they must not be related
+        both = (kept[shift:] * kept[:-shift]).mean().item()
+        assert both == pytest.approx((1 - rate) ** 2, abs=5 * (rate / size) ** 0.5)
+    torch.testing.assert_close(out, x * kept.float() / (1 - rate), rtol=1e-3, atol=0)
+    out.sum().backward()
+    torch.testing.assert_close(x.grad, kept.float() / (1 - rate), rtol=1e-3, atol=0)
