@@ -113,10 +113,12 @@ def _flac_frame_end(header: bytes, block_size: int) -> int | None:
         size, position = header[position] + 1, position + 1
     elif code == 7:
         size, position = int.from_bytes(header[position : position + 2], "big") + 1, position + 2
-    else:
+    elif code >= 8:
         size = 256 << (code - 8)
+    else:  # reserved
+        return None
     position += {12: 1, 13: 2, 14: 2}.get(header[2] & 15, 0)
-    if code == 0 or position >= len(header) or _crc8(header[:position]) != header[position]:
+    if position >= len(header) or _crc8(header[:position]) != header[position]:
         return None
     return (number if variable else number * block_size) + size
 

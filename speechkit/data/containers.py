@@ -75,6 +75,8 @@ ENCODINGS = {
     "alaw": (1, "ALAW", "LITTLE"),
 }
 
+MAX_RATE, MAX_CHANNELS = 10_000_000, 1024  # beyond these a header is damaged
+
 RAW_FORMAT = re.compile(r"([a-z0-9]+),(\d+),(\d+)")
 # Sizes that writers put down when the length is not known yet (sox, ffmpeg and others, to a pipe).
 UNKNOWN_SIZES = {0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0x80000000}
@@ -100,8 +102,10 @@ def parse_raw_format(text: str) -> Pcm:
             f"encodings: {', '.join(ENCODINGS)}"
         )
     rate, channels = int(match[2]), int(match[3])
-    if not (rate and channels):
-        raise ValueError(f"raw format '{text}': the rate and the number of channels must not be 0")
+    if not (1 <= rate <= MAX_RATE and 1 <= channels <= MAX_CHANNELS):
+        raise ValueError(
+            f"raw format '{text}': the rate and the number of channels must not be 0, nor absurd"
+        )
     return Pcm(match[1], rate, channels)
 
 
@@ -136,7 +140,7 @@ def locate_wav(data: bytes) -> Pcm:
         name, size = struct.unpack(f"{order}4sI", data[position : position + 8])
         body = position + 8
         if name == b"ds64":
-            long_size = struct.unpack("<Q", data[body + 8 : body + 16])[0]
+            long_size = int.from_bytes(data[body + 8 : body + 16], "little")
         elif name == b"fmt ":
             layout = _wave_format(data[body : body + size], size, order)
         elif name == b"data":
@@ -156,7 +160,7 @@ def _wave_format(fields: bytes, size: int, order: str) -> Pcm:
     tag, channels, rate, _, align, bits = struct.unpack(f"{order}HHIIHH", fields[:16])
     if tag == EXTENSIBLE and len(fields) >= 26:
         tag = struct.unpack(f"{order}H", fields[24:26])[0]
-    if not (channels and rate and align and align % channels == 0):
+    if not (1 <= channels <= MAX_CHANNELS and 1 <= rate <= MAX_RATE and align and align % channels == 0):
         raise AudioError(
             "corrupt audio", f"fmt chunk with {channels} channels, {rate} Hz, {align} bytes a frame"
         )

@@ -6,7 +6,7 @@ whose second line holds its own size in bytes.
 
 from __future__ import annotations
 
-from speechkit.data.containers import ENCODINGS, AudioError, Pcm
+from speechkit.data.containers import ENCODINGS, MAX_CHANNELS, MAX_RATE, AudioError, Pcm
 
 MAGIC = b"NIST_1A\n"
 TYPES = {"-i": int, "-r": float}
@@ -56,19 +56,26 @@ def locate_sphere(data: bytes) -> Pcm:
             "unsupported encoding",
             f"SPHERE compressed as '{coding}'; convert with: sph2pipe -f wav in.sph out.wav",
         )
-    width = int(fields.get("sample_n_bytes", 1 if "law" in coding else 2))
-    channels, rate = int(fields.get("channel_count", 1)), int(fields.get("sample_rate", 0))
-    if channels < 1 or rate < 1:
+    width = _whole(fields, "sample_n_bytes", 1 if "law" in coding else 2)
+    channels, rate = _whole(fields, "channel_count", 1), _whole(fields, "sample_rate", 0)
+    if not (1 <= channels <= MAX_CHANNELS and 1 <= rate <= MAX_RATE):
         raise AudioError("corrupt audio", f"SPHERE header with {channels} channels and {rate} Hz")
     encoding = _encoding(coding, width, str(fields.get("sample_byte_format", "01")))
     frame, available = width * channels, len(data) - start
-    count = int(fields.get("sample_count", 0)) or available // frame
+    count = _whole(fields, "sample_count", 0) or available // frame
     if count * frame > available:
         raise AudioError(
             "truncated audio",
             f"the header promises {count} samples, the file holds {available // frame}; copy it again",
         )
     return Pcm(encoding, rate, channels, start, count * frame)
+
+
+def _whole(fields: dict[str, int | float | str], name: str, default: int) -> int:
+    value = fields.get(name, default)
+    if not isinstance(value, (int, float)) or not 0 <= value < 1 << 48:
+        raise AudioError("corrupt audio", f"SPHERE field {name} is '{value}'; copy the file again")
+    return int(value)
 
 
 def _encoding(coding: str, width: int, byte_format: str) -> str:

@@ -50,7 +50,7 @@ CASES = {
     "one byte": ("a.wav", b"R", "unknown format"),
     "text file": ("a.wav", b"<html>404 Not Found</html>", "unknown format"),
     "zero-length wav": ("a.wav", encoded("WAV", speech=np.zeros(0)), "zero-length audio"),
-    "flac without a frame": ("a.flac", FLAC[:4] + b"\x80" + FLAC[5:21] + b"\xf0" + bytes(20), "complete frame"),
+    "flac with no frame": ("a.flac", FLAC[:4] + b"\x80" + FLAC[5:21] + b"\xf0" + bytes(20), "complete"),
     "wav cut in its header": ("a.wav", WAV[:30], CUT),
     "wav cut after its header": ("a.wav", WAV[:44], CUT),
     "wav without its last sample": ("a.wav", WAV[:-2], "16000 samples, the file holds 15999"),

@@ -263,3 +263,24 @@ def test_bad_samples_travel_between_processes():
 
     error = pickle.loads(pickle.dumps(BadSample("u", "truncated audio", "d")))
     assert (error.utterance, error.reason, error.detail) == ("u", "truncated audio", "d")
+
+
+@pytest.mark.parametrize("form,subtype", [*FORMATS, ("FLAC-piped", "PCM_16")])
+def test_random_damage_gives_audio_or_one_clear_error(form, subtype):
+    data = written(form.partition("-")[0], subtype, SPEECH[:4000])
+    if form == "FLAC-piped":
+        data = data[:21] + b"\xf0" + bytes(20) + data[42:]  # neither length nor MD5 sum
+    random = np.random.default_rng(len(form))
+    for _ in range(60):
+        damaged = bytearray(data[: int(random.integers(1, len(data) + 1))] if random.random() < 0.5 else data)
+        early = min(len(damaged), 120)  # headers are where readers stumble
+        for place in random.integers(
+            0, early if random.random() < 0.7 else len(damaged), random.integers(0, 4)
+        ):
+            damaged[place] = int(random.integers(256))
+        try:
+            heard = decode(bytes(damaged))
+        except AudioError as error:
+            assert error.reason and error.detail
+        else:
+            assert heard.samples.ndim == 2 and len(heard.samples) and heard.rate > 0
