@@ -31,6 +31,8 @@ def _read(data: bytes, dtype: str) -> tuple[np.ndarray, int]:
         raise AudioError(
             "corrupt audio", f"cannot be decoded ({reason}); it may be truncated{COPY}"
         ) from None
+    except (MemoryError, ValueError):  # room is made for as many samples as the header claims
+        raise AudioError("corrupt audio", f"the header claims more samples than memory holds{COPY}") from None
 
 
 # ---- FLAC (RFC 9639)

@@ -72,10 +72,10 @@ def locate_sphere(data: bytes) -> Pcm:
 
 
 def _whole(fields: dict[str, int | float | str], name: str, default: int) -> int:
-    value = fields.get(name, default)
-    if not isinstance(value, (int, float)) or not 0 <= value < 1 << 48:
-        raise AudioError("corrupt audio", f"SPHERE field {name} is '{value}'; copy the file again")
-    return int(value)
+    text = str(fields.get(name, default)).removesuffix(".0")  # some writers declare numbers as -r or -s1
+    if not (text.isdecimal() and len(text) < 15):
+        raise AudioError("corrupt audio", f"SPHERE field {name} is '{text}'; copy the file again")
+    return int(text)
 
 
 def _encoding(coding: str, width: int, byte_format: str) -> str:
