@@ -1,9 +1,10 @@
 """An n-gram model as arrays, so that scoring one word for thousands of hypotheses is one call.
 
 Every n-gram is a node of a trie whose root is the empty context. A node knows its log probability,
-its back-off weight and its suffix (the n-gram without its first word); the map `(node, word) ->
-child` finds the n-gram one word longer. The state of a hypothesis is the node of the longest context
-that the model knows.
+its back-off weight and its suffix (the n-gram without its first word). Nodes are numbered by order, and
+within an order by (node of the first words, last word), so the keys `node * V + word` of all n-grams are
+one sorted array in which a binary search finds the n-gram one word longer than a node. The state of a
+hypothesis is the node of the longest context that the model knows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechkit.lm.int_map import IntMap
 
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 SPECIAL = (UNK, BOS, EOS)
@@ -69,8 +69,7 @@ class NgramLM:
             [np.zeros(len(levels[0]), np.int64), *(s + v.prefix for s, v in zip(starts, levels[1:]))]
         )
         word = np.concatenate([level.word for level in levels]).astype(np.int64)
-        nodes = np.arange(1, starts[-1])
-        self._children = IntMap(parent * len(self.words) + word, nodes)
+        self._keys = parent * len(self.words) + word
         self._suffix = _suffixes(self, levels, starts)
         self._state = self._minimal_states(np.bincount(parent, minlength=len(self._log10)) > 0, starts)
         self.begin = int(self._state[1 + self.bos])
@@ -87,6 +86,12 @@ class NgramLM:
             nodes = np.arange(start, end)
             state[nodes] = np.where(needed[nodes], nodes, state[self._suffix[nodes]])
         return state
+
+    def _child(self, nodes: np.ndarray, words: np.ndarray) -> np.ndarray:
+        """Nodes `(N,)` one word longer, -1 where the model has no such n-gram."""
+        keys = nodes * len(self.words) + words
+        place = np.minimum(self._keys.searchsorted(keys), len(self._keys) - 1)
+        return np.where(self._keys.take(place) == keys, place + 1, -1)
 
     def ids(self, words: Iterable[str]) -> np.ndarray:
         """`(N,)` int64 ids; the id of `<unk>` for words outside the vocabulary."""
@@ -108,17 +113,16 @@ class NgramLM:
             return torch.from_numpy(scores).to(states.device), torch.from_numpy(new).to(states.device)
         node = np.array(states, dtype=np.int64)
         words = np.asarray(words, dtype=np.int64)
-        size = len(self.words)
-        child = self._children.find(node * size + words)
-        scores = np.zeros(len(node))
-        todo = np.flatnonzero(child < 0)
+        child, scores = self._child(node, words), np.zeros(len(node))
+        todo = (child < 0).nonzero()[0]
         while todo.size:  # at most order - 1 rounds: every word has a unigram
-            scores[todo] += self._backoff[node[todo]]
-            node[todo] = self._suffix[node[todo]]
-            child[todo] = self._children.find(node[todo] * size + words[todo])
-            todo = todo[child[todo] < 0]
-        scores += self._log10[child]
-        return scores, self._state[child]
+            shorter = node.take(todo)
+            scores[todo] += self._backoff.take(shorter)
+            node[todo] = shorter = self._suffix.take(shorter)
+            child[todo] = found = self._child(shorter, words.take(todo))
+            todo = todo[found < 0]
+        scores += self._log10.take(child)
+        return scores, self._state.take(child)
 
     def best_log10(self) -> np.ndarray:
         """`(V,)` an upper bound of every word's log10 probability over all contexts."""
@@ -195,7 +199,6 @@ class Scores:
 def _suffixes(lm: NgramLM, levels: Sequence[Level], starts: np.ndarray) -> np.ndarray:
     """Suffix node of every node: the longest one that the model has (a pruned model may lack some)."""
     suffix = np.zeros(len(lm._log10), dtype=np.int64)
-    size = len(lm.words)
     for order in range(2, lm.order + 1):
         level, start, below = levels[order - 1], starts[order - 1], starts[order - 2]
         nodes = start + np.arange(len(level))
@@ -204,7 +207,7 @@ def _suffixes(lm: NgramLM, levels: Sequence[Level], starts: np.ndarray) -> np.nd
         words, context = level.word[level.suffix < 0], below + level.prefix[level.suffix < 0]
         while todo.size:
             context = suffix[context]
-            child = lm._children.find(context * size + words)
+            child = lm._child(context, words)
             suffix[todo] = child
             missing = child < 0
             todo, words, context = todo[missing], words[missing], context[missing]

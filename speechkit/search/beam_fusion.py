@@ -9,6 +9,9 @@ import numpy as np
 from speechkit.lm.ngram import NgramLM
 
 LN10 = float(np.log(10.0))
+CACHE_BITS = 16
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 / golden ratio, for Knuth's multiplicative hashing."""
 
 
 class Fusion:
@@ -39,6 +42,9 @@ class Fusion:
     ) -> None:
         self.lm, self.weight, self.start = lm, weight * LN10, 0
         self.extra = np.full(len(units), float(bonus))
+        # Recent scores by (state, unit), one for each hash: a hypothesis asks the same every frame.
+        self._keys = np.full(1 << CACHE_BITS, -1)
+        self._values, self._states = np.zeros(1 << CACHE_BITS), np.zeros(1 << CACHE_BITS, dtype=np.int64)
         self.bound = self.alone = self.extra
         if lm is None:
             return
@@ -52,8 +58,18 @@ class Fusion:
         """Scores `(N,)` and new states `(N,)` of hypotheses that complete `units`."""
         if self.lm is None:
             return self.extra.take(units), states
-        log10, states = self.lm.advance(states, self.ids.take(units))
-        return log10 * self.weight + self.extra.take(units), states
+        keys = states * len(self.extra) + units
+        slots = (keys.view(np.uint64) * GOLDEN >> np.uint64(64 - CACHE_BITS)).view(np.int64)
+        missing = (self._keys.take(slots) != keys).nonzero()[0]
+        if not missing.size:
+            return self._values.take(slots), self._states.take(slots)
+        log10, new = self.lm.advance(states.take(missing), self.ids.take(units.take(missing)))
+        values, states = self._values.take(slots), self._states.take(slots)
+        values[missing] = scores = log10 * self.weight + self.extra.take(units.take(missing))
+        states[missing] = new
+        slots, keys = slots.take(missing), keys.take(missing)
+        self._keys[slots], self._values[slots], self._states[slots] = keys, scores, new
+        return values, states
 
     def finish(self, states: np.ndarray) -> np.ndarray:
         """Scores `(N,)` of the end of the sentence."""

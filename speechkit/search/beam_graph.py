@@ -40,17 +40,22 @@ class Graph(Protocol):
     root: int
     dead: int
 
-    def expand(
-        self, node: np.ndarray, probs: np.ndarray, floor: np.ndarray, linked: np.ndarray, link: tuple
-    ) -> Candidates:
+    def promise(self, bound: np.ndarray, look: np.ndarray) -> np.ndarray:
+        """`(nodes,)` upper bound of what any edge of a node adds to a hypothesis, beside CTC.
+
+        Args:
+            bound: `(U,)` of each unit's score.
+            look: `(nodes,)` what each node promises.
+        """
+
+    def expand(self, node: np.ndarray, probs: np.ndarray, need: np.ndarray, known: tuple) -> Candidates:
         """Extensions of all hypotheses in one frame.
 
         Args:
             node: `(B*K,)` nodes.
             probs: `(B, V)` probabilities of the frame.
-            floor: `(B,)` tokens below it are not followed; above 1 where nothing is.
-            linked: slots of hypotheses that are in the beam already.
-            link: `(slots of their parents, places)`: those extensions are left out.
+            need: `(B*K,)` tokens below it are not followed; above 1 where nothing is.
+            known: `(slots of parents, places)` of extensions to leave out: they are in the beam.
         """
 
     def last_units(self, node: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -72,24 +77,28 @@ class TrieGraph:
         self.count = np.append(trie.count, 0)
         self.token, self.target, self.word = trie.token, trie.target, trie.word
         self.unit = trie.token if token_units else trie.word
-        self._ends = _separated_ends(trie)
+        self.source, self._ends = trie.source, _separated_ends(trie)
 
-    def expand(self, node, probs, floor, linked, link):
+    def promise(self, bound, look):
+        """See `Graph.promise`."""
+        edge = look[self.target] + np.where(self.unit >= 0, bound[np.maximum(self.unit, 0)], 0.0)
+        best = np.full(self.dead + 1, -np.inf)
+        np.maximum.at(best, self.source, edge)
+        return best
+
+    def expand(self, node, probs, need, known):
         """See `Graph.expand`."""
-        rows, vocab = probs.shape
-        beam = len(node) // rows
-        counts = self.count.take(node)
-        counts.reshape(rows, beam)[floor > 1] = 0
+        vocab, beam = probs.shape[1], len(node) // len(probs)
+        counts = np.where(need <= 1, self.count.take(node), 0)
         parent, start = _ragged(counts)
-        edge = np.arange(len(parent)) + np.repeat(self.first.take(node) - start, counts)
+        edge = np.arange(len(parent)) + (self.first.take(node) - start).take(parent)
         token = self.token.take(edge)
-        row = parent // beam
-        prob = probs.ravel().take(row * vocab + token)
-        keep = prob >= floor.take(row)
-        parents, places = link
-        known = counts.take(parents) > 0
-        keep[start.take(parents[known]) + places[known]] = False
-        keep = np.flatnonzero(keep)
+        prob = probs.ravel().take(parent // beam * vocab + token)
+        keep = prob >= need.take(parent)
+        parents, places = known
+        expanded = (counts.take(parents) > 0).nonzero()[0]
+        keep[start.take(parents.take(expanded)) + places.take(expanded)] = False
+        keep = keep.nonzero()[0]
         parent, edge = parent.take(keep), edge.take(keep)
         place = edge - self.first.take(node.take(parent))
         return Candidates(
@@ -130,35 +139,41 @@ class TokenGraph:
     def __init__(self, blank: int, token_units: bool = False) -> None:
         self.blank, self.token_units = blank, token_units
 
-    def expand(self, node, probs, floor, linked, link):
+    def promise(self, bound, look):
+        """See `Graph.promise`."""
+        best = max(bound) if self.token_units else max(0.0, max(bound))
+        return np.full(len(look), look.max() + best)
+
+    def expand(self, node, probs, need, known):
         """See `Graph.expand`."""
-        parent, token, prob = self._products(node, probs, floor, link)
+        parent, token, prob = self._products(node, probs, need, known)
         target = np.zeros(len(parent), dtype=np.int64)
         unit = token if self.token_units else np.full(len(parent), -1)
         return Candidates(parent, token, token, target, unit, prob)
 
-    def _products(self, node, probs, floor, link):
-        """Every live hypothesis with every token of its row above the floor: `(parent, token, prob)`."""
+    def _products(self, node, probs, need, known):
+        """Every live hypothesis with every token it may take: `(parent, token, prob)`."""
         rows, vocab = probs.shape
         beam = len(node) // rows
-        allowed = probs >= floor[:, None]
+        need = np.where(node != self.dead, need, 2.0)
+        allowed = probs >= need.reshape(rows, beam).min(1)[:, None]
         allowed[:, self.blank] = False
-        row, token = np.nonzero(allowed)
+        row, token = allowed.nonzero()
         per_row = np.bincount(row, minlength=rows)
         row_start = np.cumsum(per_row) - per_row
-        counts = np.where(node != self.dead, np.repeat(per_row, beam), 0)
+        counts = np.where(need <= 1, np.repeat(per_row, beam), 0)
         parent, start = _ragged(counts)
-        entry = np.arange(len(parent)) + np.repeat(np.repeat(row_start, beam) - start, counts)
-        keep = np.ones(len(parent), dtype=bool)
-        parents, places = link
+        entry = np.arange(len(parent)) + (np.repeat(row_start, beam) - start).take(parent)
+        prob = probs[row, token].take(entry)
+        keep = prob >= need.take(parent)
         rank = np.zeros((rows, vocab), dtype=np.int64)
         rank[row, token] = np.arange(len(row)) - row_start[row]
-        known = allowed[parents // beam, places] & (counts[parents] > 0)
-        parents, places = parents[known], places[known]
-        keep[start[parents] + rank[parents // beam, places]] = False
-        keep = np.flatnonzero(keep)
-        entry = entry.take(keep)
-        return parent.take(keep), token.take(entry), probs[row, token].take(entry)
+        parents, places = known
+        expanded = (allowed[parents // beam, places] & (counts.take(parents) > 0)).nonzero()[0]
+        parents, places = parents.take(expanded), places.take(expanded)
+        keep[start.take(parents) + rank[parents // beam, places]] = False
+        keep = keep.nonzero()[0]
+        return parent.take(keep), token.take(entry.take(keep)), prob.take(keep)
 
     def last_units(self, node):
         """See `Graph.last_units`."""
@@ -189,9 +204,9 @@ class OpenGraph(TokenGraph):
         self.ended[trie.source[~inside]] = trie.word[~inside]
         self.ended[self.root] = -1
 
-    def expand(self, node, probs, floor, linked, link):
+    def expand(self, node, probs, need, known):
         """See `Graph.expand`."""
-        parent, token, prob = self._products(node, probs, floor, link)
+        parent, token, prob = self._products(node, probs, need, known)
         before = node.take(parent)
         target = self.next[before, token].astype(np.int64)
         unit = np.where(token == self.separator, self.ended.take(before), -1)

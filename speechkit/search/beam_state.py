@@ -19,6 +19,7 @@ from speechkit.search.beam_graph import Candidates, Graph
 
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _LOWEST = -1e300
+_LOW = (1 << 20) - 1
 RESCALE = 4
 """Frames between rescalings: four of the smallest float32 probabilities still fit a float64."""
 
@@ -63,6 +64,7 @@ class Beams:
         self, batch: int, beam: int, graph: Graph, fusion: Fusion, look: np.ndarray, blank: int, width: float
     ) -> None:
         self.beam, self.graph, self.fusion, self.look = beam, graph, fusion, look
+        self.promise = graph.promise(fusion.bound, look)
         self.blank, self.width, self.history = blank, width, History()
         slots = batch * beam
         self.prob_blank, self.prob_token = np.zeros(slots), np.zeros(slots)
@@ -75,7 +77,7 @@ class Beams:
         self.hash, self.parent_hash = np.zeros(slots, np.uint64), np.ones(slots, np.uint64)
         self.exponent = np.zeros(batch)  # powers of two taken out of the probabilities
         self.frame = 0
-        self._new = np.zeros(1 << 16, dtype=bool)
+        self._new = np.zeros(_LOW + 1, dtype=bool)
         first = np.arange(batch) * beam
         self.prob_blank[first], self.node[first] = 1.0, graph.root
         self.hash[first] = mix_hash(np.zeros(batch, np.uint64), np.arange(1, batch + 1))
@@ -99,26 +101,45 @@ class Beams:
         token = old_token * of_last
 
         parent = self.parent[:size]
-        linked = np.flatnonzero(self.hash.take(parent) == self.parent_hash[:size])
+        linked = (self.hash.take(parent) == self.parent_hash[:size]).nonzero()[0]
         source = parent.take(linked)
         same = self.last.take(source) == self.last.take(linked)
         token[linked] += np.where(same, old_blank.take(source), total.take(source)) * of_last.take(linked)
 
-        found = None
-        if (floor <= 1).any():
-            link = (source, self.place.take(linked))
-            found = self.graph.expand(self.node[:size], probs, floor, linked, link)
         stay = np.log(blank + token) + self.ahead[:size]
+        need, bound = self._need(stay.reshape(rows, beam), total, floor)
+        found = None
+        if (need <= 1).any():
+            known = source, self.place.take(linked)
+            found = self.graph.expand(self.node[:size], probs, need, known)
         if found is not None and len(found.parent):
-            self._extend(found, stay.reshape(rows, beam), total, blank, token)
+            self._extend(found, stay.reshape(rows, beam), bound, total, blank, token)
         else:
             self.prob_blank[:size], self.prob_token[:size] = blank, token
         self.frame += 1
         if self.frame % RESCALE == 0:
             self._rescale(rows)
 
+    def _need(self, stay: np.ndarray, total: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What a token's probability must be to lift an extension of each slot into the beam `(B'*K,)`.
+
+        Also the score that no hypothesis below can be among the K best with `(B',)`: a full beam keeps at
+        least its worst old prefix's score.
+        """
+        bound = np.maximum(np.maximum(stay.min(1), stay.max(1) - self.width), _LOWEST)
+        hope = self.fused[: stay.size] + self.promise.take(self.node[: stay.size])
+        # A little less than that: rounding must not lose what the exact comparison later lets in.
+        need = np.exp(np.repeat(bound, self.beam) - hope - np.log(total) - 1e-9)
+        return np.fmax(np.repeat(floor, self.beam), need), bound
+
     def _extend(
-        self, found: Candidates, stay: np.ndarray, total: np.ndarray, blank: np.ndarray, token: np.ndarray
+        self,
+        found: Candidates,
+        stay: np.ndarray,
+        bound: np.ndarray,
+        total: np.ndarray,
+        blank: np.ndarray,
+        token: np.ndarray,
     ) -> None:
         """Chooses the best of the old prefixes, with scores `stay (B', K)`, and their extensions."""
         rows, beam = stay.shape
@@ -128,34 +149,32 @@ class Beams:
         )
         value = before * found.prob
         log_value = np.log(value)
-        # A full beam keeps at least its worst old prefix's score; nothing below that can enter.
-        bound = np.maximum(np.maximum(stay.min(1), stay.max(1) - self.width), _LOWEST)
-        fused, promise = self.fused.take(parent), self.look.take(found.target)
+        fused, ahead = self.fused.take(parent), self.look.take(found.target)
         units = np.maximum(found.unit, 0)
-        optimistic = np.where(found.unit >= 0, self.fusion.bound.take(units), 0.0) + promise
-        keep = np.flatnonzero(log_value + fused + optimistic >= bound.take(parent // beam))
+        optimistic = np.where(found.unit >= 0, self.fusion.bound.take(units), 0.0) + ahead
+        keep = (log_value + fused + optimistic >= bound.take(parent // beam)).nonzero()[0]
         found = Candidates(*(column.take(keep) for column in found))
-        value, log_value, fused, promise = (x.take(keep) for x in (value, log_value, fused, promise))
+        value, log_value, fused, ahead = (x.take(keep) for x in (value, log_value, fused, ahead))
         state = self.state.take(found.parent)
-        done = np.flatnonzero(found.unit >= 0)
+        done = (found.unit >= 0).nonzero()[0]
         if done.size:
             gain, state[done] = self.fusion.score(state.take(done), found.unit.take(done))
             fused[done] += gain
-        score = log_value + fused + promise
+        score = log_value + fused + ahead
         chosen, kept = _select(stay, score, found.parent // beam, bound, self.width)
         found = Candidates(*(column.take(chosen) for column in found))
         inherited = self.hash.take(found.parent), self.entry.take(found.parent)
         freed = self._drop(kept.ravel(), blank, token)
         if chosen.size:
             slot = freed[_nth_free(kept, found.parent // beam)]
-            columns = (value, fused, fused + promise, state)
+            columns = (value, fused, fused + ahead, state)
             self._insert(slot, found, inherited, *(column.take(chosen) for column in columns))
             self._adopt(slot, size)
 
     def _drop(self, kept: np.ndarray, blank: np.ndarray, token: np.ndarray) -> np.ndarray:
         """Sets the probabilities of old prefixes; returns the freed slots."""
         self.prob_blank[: len(kept)], self.prob_token[: len(kept)] = blank * kept, token * kept
-        freed = np.flatnonzero(~kept)
+        freed = (~kept).nonzero()[0]
         self.node[freed] = self.graph.dead
         self.parent_hash[freed], self.hash[freed] = 1, 0  # equal to no hash that occurs
         return freed
@@ -183,10 +202,10 @@ class Beams:
     def _adopt(self, slot: np.ndarray, size: int) -> None:
         """Links prefixes whose parent fell out of the beam earlier and has just come back."""
         new = self.hash.take(slot)
-        low = (new & np.uint64(0xFFFF)).view(np.int64)
+        low = (new & np.uint64(_LOW)).view(np.int64)
         self._new[low] = True
         wanted = self.parent_hash[:size]
-        maybe = np.flatnonzero(self._new.take((wanted & np.uint64(0xFFFF)).view(np.int64)))
+        maybe = (self._new.take((wanted & np.uint64(_LOW)).view(np.int64))).nonzero()[0]
         self._new[low] = False
         if maybe.size:
             order = np.argsort(new)
@@ -239,7 +258,7 @@ def _select(
         edge of the beam old prefixes go first, then candidates in their order.
     """
     rows, beam = stay.shape
-    good = np.flatnonzero(score >= bound.take(row))
+    good = (score >= bound.take(row)).nonzero()[0]
     row, score = row.take(good), score.take(good)
     rank = _rank(row, rows)
     longest = int(rank.max(initial=-1)) + 1
@@ -251,7 +270,7 @@ def _select(
         cut = np.maximum(cut, np.partition(table, longest, axis=1)[:, longest])
     chosen = table >= cut[:, None]
     for crowded in np.flatnonzero(chosen.sum(1) > beam):
-        ties = np.flatnonzero(table[crowded] == cut[crowded])
+        ties = (table[crowded] == cut[crowded]).nonzero()[0]
         surplus = int(chosen[crowded].sum()) - beam
         chosen[crowded, ties[len(ties) - surplus :]] = False
     return good[chosen[row, beam + rank]], chosen[:, :beam]

@@ -16,7 +16,7 @@ from speechkit.search.lexicon import Lexicon
 EXACT = {"beam_threshold": math.inf, "token_threshold": math.inf}
 VOCAB = ["<blank>", "a", "b", "▁"]
 TEXT = ["a b", "ab b a", "a ab", "ba", "b a b a", "a b", "a", "ab ba ab", "b b"]
-# `a` and `ab`, `b` and `ba` share beginnings; `aa` needs a blank inside; `b` has two spellings without separator.
+# Words that begin with other words, and one whose repeated token needs a blank in between.
 WORDS = {"a": [(1,)], "ab": [(1, 2)], "aa": [(1, 1)], "ba": [(2, 1)], "b": [(2,)]}
 
 
