@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 
 from speechkit.bin.verbs import VERBS
@@ -24,6 +25,29 @@ def true_or_false(text: str) -> bool:
     if text not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
     return text == "true"
+
+
+_OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parses a verb's options; for a verb with `overrides`, key=value words may stand anywhere.
+
+    argparse would give those that follow an option with several values to that option. The value of an
+    option that takes exactly one is left to it.
+    """
+    if not any(action.dest == "overrides" for action in parser._actions):
+        return parser.parse_args(argv)
+    single = {
+        flag for a in parser._actions if a.option_strings and a.nargs is None for flag in a.option_strings
+    }
+    words = list(zip(["", *argv], argv))
+    overrides = [word for before, word in words if _OVERRIDE.match(word) and before not in single]
+    args = parser.parse_args(
+        [word for before, word in words if not _OVERRIDE.match(word) or before in single]
+    )
+    args.overrides = [*args.overrides, *overrides]
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     module = importlib.import_module(f"speechkit.bin.{verb.replace('-', '_')}")
     parser = argparse.ArgumentParser(f"speechkit {verb}", description=VERBS[verb], allow_abbrev=False)
     module.add_arguments(parser)
-    args = parser.parse_args(argv[1:])
+    args = parse(parser, argv[1:])
     try:
         return module.run(args) or 0
     except UsageError as error:

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int | None:
     from speechkit.text.reading import read_sentences, read_text
     from speechkit.text.tokenizer import build_tokenizer
 
-    args.text, args.check = _take_overrides(args, args.text), _take_overrides(args, args.check)
+    args.text, args.check = [Path(p) for p in args.text], [Path(p) for p in args.check]
     normaliser = Normaliser(load_config(Config, overrides=args.overrides))
     names = ("size", "byte_fallback", "model", "min_count", "words", "lexicon", "vocab")
     options = {name: getattr(args, name) for name in names}
@@ -77,13 +77,6 @@ def run(args: argparse.Namespace) -> int | None:
     stamp.write()
     print(f"speechkit tokenizer: {args.out}: {len(tokenizer)} {args.kind} tokens", file=sys.stderr)
     return None
-
-
-def _take_overrides(args: argparse.Namespace, names: list[str]) -> list[Path]:
-    """Files of an option with many values, which also swallows the overrides that follow it."""
-    files = [name for name in names if "=" not in name or Path(name).exists()]
-    args.overrides += [name for name in names if name not in files]
-    return [Path(name) for name in files]
 
 
 def _report(tokenizer, files: dict[str, dict[str, str]], training: set[str]) -> None:

@@ -25,12 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from speechkit.errors import UsageError
     from speechkit.train.run import RunConfig
 
-    overrides = list(args.overrides)
-    for option in ("train", "dev"):  # `--dev dump/dev key=value`: the override is no directory
-        values = getattr(args, option)
-        overrides += [value for value in values if "=" in value]
-        setattr(args, option, [value for value in values if "=" not in value])
-    config = load_config(RunConfig, args.config, overrides)
+    config = load_config(RunConfig, args.config, args.overrides)
     if args.print_config:
         print(dump(config), end="")
         return 0

@@ -40,7 +40,7 @@ if stage 0 "synthesise the corpus"; then
 fi
 
 if stage 1 "data preparation: Kaldi directories, text-only set"; then
-  python local/data.py downloads/mini_en data --force "$force"
+  python local/data.py downloads/mini_en data
 fi
 
 if stage 2 "validate, format audio, features"; then
