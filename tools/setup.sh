@@ -19,7 +19,7 @@ known_parts=(espnet warp-rnnt phones video dev bench kenlm)
 say() { echo "setup: $*" >&2; }
 die() { echo "setup: error: $*" >&2; exit "${status:-1}"; }
 have() { command -v "$1" >/dev/null 2>&1; }
-run() { say "\$ $*"; $dry_run || "$@"; }
+run() { local shown=$*; say "\$ ${shown#as_root }"; $dry_run || "$@"; }
 
 # ---- what is there already -------------------------------------------------------------------------------
 
