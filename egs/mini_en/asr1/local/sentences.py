@@ -125,21 +125,28 @@ class _Writer:
         return person, (self._things[_PEOPLE[person]] if who == "person" else self._any_thing).deal()
 
     def write(self, taken: set[str]) -> Sentence:
-        """One sentence that is not yet taken; takes it."""
+        """One sentence that is neither taken nor contains a taken one; takes it."""
         kind, who = self._kinds.deal()
         subject, thing = self._cast(kind, who)
         while True:
             frame = self._grammar.draw("NEARBY" if kind == "near" else "FRAME", self._rng)
             words = tuple({"SUBJECT": subject, "OBJECT": thing}.get(word, word) for word in frame)
-            text = " ".join(words)
-            if text not in taken:
-                taken.add(text)
+            if not _contains(words, taken):
+                taken.add(" ".join(words))
                 at = frame.index("OBJECT") if thing else -1
                 return Sentence(words, kind, subject, thing, at, who == "person" and kind != "near")
 
 
+def _contains(words: tuple[str, ...], taken: set[str]) -> bool:
+    """Whether the words, or some of them in a row, are a taken sentence (the shortest has six words)."""
+    ends = range(6, len(words) + 1)
+    return any(" ".join(words[start:end]) in taken for end in ends for start in range(end - 5))
+
+
 def write_sets(seed: int, far_cues: str, sizes: dict[str, int]) -> dict[str, list[Sentence]]:
-    """All sentences of the corpus; no two are the same, within a set or between sets.
+    """All sentences of the corpus; none is the same as, or contains, one written before it.
+
+    Dev, test and hard come first, so none of their sentences stands in the text of a language model.
 
     Args:
         seed: fixes everything.
