@@ -48,7 +48,7 @@ def check_consistency(tables: dict[str, Table], path: Path) -> tuple[list[Proble
 def _recordings(tables: dict[str, Table]) -> Collection[str]:
     if "segments" not in tables:
         return tables["utt2spk"].rows.keys()
-    return {value.split()[0] for value in tables["segments"].rows.values() if value}
+    return {columns[0] for value in tables["segments"].rows.values() if (columns := value.split())}
 
 
 def _same_keys(

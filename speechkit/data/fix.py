@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from dataclasses import dataclass
@@ -53,13 +54,13 @@ def repair(data: bytes, name: str) -> tuple[bytes, Counter[str]]:
 
 
 def _repair_line(raw: bytes, name: str) -> bytes:
-    line = raw.replace(b"\r", b"").replace(b"\t", b" ").strip(b" ")
+    line = re.sub(rb"^(?: |\xef\xbb\xbf)+", b"", raw.replace(b"\r", b"").replace(b"\t", b" ")).rstrip(b" ")
     try:
         text = line.decode()
     except UnicodeDecodeError:
         return line  # rejected later, by its id
     if name in _TEXTS:
-        text = ODD_SPACE.sub(" ", CONTROL.sub(" ", text)).strip(" ")
+        text = ODD_SPACE.sub(" ", CONTROL.sub(" ", text)).rstrip(" ").lstrip(" \ufeff")
     return text.encode()
 
 

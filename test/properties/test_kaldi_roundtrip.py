@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path
 
 from factories import make_data_dir
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from speechkit.bin.__main__ import main
@@ -85,6 +85,7 @@ hostile = st.lists(separators | words | st.binary(max_size=12), max_size=12).map
 
 @given(st.dictionaries(st.sampled_from(NAMES), hostile))
 @settings(max_examples=120, deadline=None)
+@example({"segments": b"! \xc2\xa0", "text": b"", "wav.scp": b"", "utt2spk": b""})
 def test_any_bytes_give_problems_and_no_crash(contents):
     scan = scan_contents(contents, Path("d"))
     assert scan.problems  # random bytes make no data set
@@ -93,6 +94,9 @@ def test_any_bytes_give_problems_and_no_crash(contents):
 
 
 @given(st.sampled_from(NAMES), hostile)
+@example("text", b"\x00")
+@example("text", b" \xef\xbb\xbf")
+@example("text", b"a b\n\x00\xef\xbb\xbf\xef\xbb\xbfc d")
 @settings(max_examples=120, deadline=None)
 def test_repairing_any_bytes_is_idempotent_and_never_loses_a_line_with_an_id(name, content):
     once, _ = repair(content, name)

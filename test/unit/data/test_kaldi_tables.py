@@ -94,6 +94,11 @@ def test_what_is_no_number_of_seconds(text):
         ("utt2spk", "a b"),
         ("utt2lang", "en us"),
         ("text", "a\u00a0b"),
+        ("segments", "r\u00a00 1"),
+        ("segments", "\u00a0"),
+        ("segments", "r 0\x1c1"),
+        ("km.txt", "1\u30002"),
+        ("spk2utt", "a\u00a0b"),
         ("text", "a\x0bb"),
     ],
 )
