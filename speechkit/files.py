@@ -62,6 +62,23 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
         temporary.unlink(missing_ok=True)
 
 
+def _sync_files(folder: Path) -> None:
+    """Forces all files below a folder to the disk; in threads, because the disk joins what comes together."""
+
+    def sync(file: Path) -> None:
+        with open(file, "rb") as opened:
+            os.fsync(opened.fileno())
+
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    if len(files) < 3:
+        list(map(sync, files))
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(sync, files))
+
+
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yields an empty temporary folder beside `path`, moved onto `path` when the block succeeds.
@@ -75,10 +92,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with open(file, "rb") as opened:
-                    os.fsync(opened.fileno())
+        _sync_files(temporary)
         if path.exists():
             old = path.with_name(f".{path.name}.{os.getpid()}.old")
             os.replace(path, old)
