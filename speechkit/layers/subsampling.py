@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.config import check_range
+from speechkit.layers.convolution import image_convolution
 from speechkit.layers.masks import Packing, zero_padding
 
 CONV2D_SHAPES: dict[int, tuple[tuple[int, int], ...]] = {
@@ -90,12 +91,11 @@ class Conv2dSubsampling(nn.Module):
         return nn.functional.linear(x.flatten(1), weight, self.out.bias), packing
 
     def _convolve(self, x: Tensor) -> Tensor:
-        """`(B, T, F)` to `(B, T', F', C)`; channels last in memory is the fastest order on CPU and GPU."""
-        x = x[:, None].contiguous(memory_format=torch.channels_last)
+        """`(B, T, F)` to `(B, T', F', C)`."""
+        x = x[..., None]
         for conv in self.convs:
-            weight = conv.weight.contiguous(memory_format=torch.channels_last)
-            x = nn.functional.conv2d(x, weight, conv.bias, conv.stride).relu_()
-        return x.permute(0, 2, 3, 1)
+            x = image_convolution(x, conv.weight, conv.bias, conv.stride[0]).relu()
+        return x
 
 
 class FrameStacking(nn.Module):

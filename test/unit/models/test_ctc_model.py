@@ -125,6 +125,21 @@ def test_learns_a_batch_by_heart(encoder):
     assert greedy(*model.eval().encode(batch)["ctc"]) == targets
 
 
+def test_training_step_is_bitwise_repeatable():
+    batch = make_batch()
+    torch.use_deterministic_algorithms(True)
+    try:
+        runs = []
+        for _ in range(3):
+            torch.manual_seed(4)
+            model = make("specaugment={}").train()
+            model.loss(batch, 0)["ctc"][0].backward()
+            runs.append([parameter.grad for parameter in model.parameters()])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(runs[0], run))
+
+
 def test_too_short_utterances_get_no_frames():
     model, batch = make().eval(), make_batch()
     batch["features"].lengths[:] = torch.tensor([3, 0, 6])
