@@ -166,8 +166,8 @@ def main() -> None:
     trainers = {name: Trainer(model, loss, o) for name, (model, loss) in systems.items()}
     batch = make_batch(o)
     print(
-        f"torch {torch.__version__}, {o.device}, {o.threads} threads, {o.clock} clock; {o.batch} utterances of "
-        f"{o.seconds} s +- {o.spread:.0%}, {o.layers} x {o.dim}, {o.heads} heads, kernel {o.kernel}"
+        f"torch {torch.__version__}, {o.device}, {o.threads} threads, {o.clock} clock; {o.batch} utterances "
+        f"of {o.seconds} s +- {o.spread:.0%}, {o.layers} x {o.dim}, {o.heads} heads, kernel {o.kernel}"
     )
     for precision in o.precisions.split(","):
         times: dict[str, list[float]] = {name: [] for name in trainers}
