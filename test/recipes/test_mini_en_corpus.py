@@ -123,14 +123,22 @@ def test_sizes_and_lengths(sets):
     assert all(set(sentence.text) <= alphabet for sentences in sets.values() for sentence in sentences)
 
 
-def test_no_sentence_twice(sets):
+def test_no_sentence_twice_nor_within_another_set(sets):
     sentences = [sentence.text for members in sets.values() for sentence in members]
     assert len(sentences) == len(set(sentences))
+    kept = {sentence.text for name in ("dev", "test", "hard") for sentence in sets[name]}
+    for name in ("train", "unlabelled", "text"):
+        for words in (sentence.words for sentence in sets[name]):
+            parts = {" ".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
+            assert not parts & kept
 
 
 def test_dev_test_hard_and_text_are_the_same_in_both_versions(versions):
     for name in ("test", "dev", "hard"):
         assert versions["text"][name] == versions["speech"][name]
+    for name in ("unlabelled", "text"):  # but for what one version's labelled speech has taken
+        differ = [one != other for one, other in zip(versions["text"][name], versions["speech"][name])]
+        assert np.mean(differ) < 0.02
 
 
 def test_no_voice_in_two_sets():

@@ -103,6 +103,7 @@ class _Writer:
         self, seed: int, name: str, mix: dict[tuple[str, str], int], without: frozenset[str]
     ) -> None:
         rng = self._rng = random.Random(f"mini_en {seed} {name}")
+        self._again = f"mini_en {seed} {name} again"
         self._grammar = Grammar(RULES, without)
         self._kinds = _Deck([kind for kind, share in mix.items() for _ in range(share)], rng)
         far = [word for pair in FAR_PAIRS for word in pair]
@@ -128,13 +129,16 @@ class _Writer:
         """One sentence that is neither taken nor contains a taken one; takes it."""
         kind, who = self._kinds.deal()
         subject, thing = self._cast(kind, who)
+        rng = self._rng
         while True:
-            frame = self._grammar.draw("NEARBY" if kind == "near" else "FRAME", self._rng)
+            frame = self._grammar.draw("NEARBY" if kind == "near" else "FRAME", rng)
             words = tuple({"SUBJECT": subject, "OBJECT": thing}.get(word, word) for word in frame)
             if not _contains(words, taken):
                 taken.add(" ".join(words))
                 at = frame.index("OBJECT") if thing else -1
                 return Sentence(words, kind, subject, thing, at, who == "person" and kind != "near")
+            if rng is self._rng:  # what is taken depends on the version; that must not shift all later draws
+                rng = random.Random(f"{self._again} {len(taken)}")
 
 
 def _contains(words: tuple[str, ...], taken: set[str]) -> bool:
@@ -151,7 +155,7 @@ def write_sets(seed: int, far_cues: str, sizes: dict[str, int]) -> dict[str, lis
     Args:
         seed: fixes everything.
         far_cues: "text": labelled speech never has a far word together with its cue; "speech": it does.
-            Dev, test and hard are the same in both.
+            Dev, test and hard are the same in both, unlabelled and text but for a few sentences.
         sizes: set -> number of sentences.
     """
     taken: set[str] = set()
