@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.config import check_range
+from speechkit.errors import InputError
 from speechkit.layers.convolution import image_convolution
 from speechkit.layers.masks import Packing, zero_padding
 
@@ -54,7 +55,7 @@ class Conv2dSubsampling(nn.Module):
         channels: of every convolution.
 
     Raises:
-        ValueError: so few features that no frequency is left.
+        InputError: so few features that no frequency is left.
     """
 
     def __init__(self, input_dim: int, dim: int, factor: int, channels: int) -> None:
@@ -66,7 +67,9 @@ class Conv2dSubsampling(nn.Module):
         )
         self.bins = int(self.output_lengths(torch.tensor(input_dim)))
         if self.bins < 1:
-            raise ValueError(f"{input_dim} features are too few for conv2d subsampling by {factor}")
+            raise InputError(
+                f"{input_dim} features are too few for conv2d subsampling by {factor}; use kind: stack"
+            )
         self.out = nn.Linear(self.bins * channels, dim)
         self.window, self.factor = _receptive_field(self.shapes)
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from speechkit.errors import InputError
 from speechkit.layers.subsampling import Config, build
 
 CASES = [Config("conv2d", factor, 3) for factor in (1, 2, 4, 6, 8)] + [
@@ -50,5 +51,5 @@ def test_output_frame_sees_its_window_and_nothing_else(config):
 
 
 def test_too_few_features_are_refused():
-    with pytest.raises(ValueError, match="6 features"):
+    with pytest.raises(InputError, match="6 features"):
         build(Config("conv2d", 4, 3), 6, 4)
