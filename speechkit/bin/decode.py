@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> None:
         name = Path(data).name
         out = Path(args.out) if args.out else exp / f"decode_{name}_{how}"
         inputs = [find_checkpoint(exp) / "model.safetensors", data, *extra]
-        stamp = Stamp(out, "decode", [to_dict(config), how], inputs, args.force)
+        # Not the folder: scoring adds files to it.
+        stamp = Stamp(out / "text", "decode", [to_dict(config), how], inputs, args.force)
         if not stamp.fresh():
             jobs[data] = (out, stamp)
     if jobs:
