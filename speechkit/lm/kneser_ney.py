@@ -3,9 +3,10 @@
 Source: Chen and Goodman (1998), "An empirical study of smoothing techniques for language modeling",
 section 3, eq. (26) for the discounts; Heafield et al. (2013), "Scalable modified Kneser-Ney language
 model estimation", section 3, for adjusted counts, back-off weights and interpolation.
-Nothing is pruned. As in lmplz, `<s>` is only ever a context (log10 probability 0 in the file), and
-the unigrams are interpolated with 1/V, V counting `<unk>` and `</s>` but not `<s>`; `<unk>` has that
-share alone unless the vocabulary was limited and the text has words outside it.
+Nothing is pruned. As in lmplz, `<s>` is only ever a context (log10 probability 0 in the file), and the
+unigrams are interpolated with 1/V, V counting `<unk>` and `</s>` but not `<s>`; `<unk>` has that share
+alone unless the vocabulary was limited and the text has words outside it. lmplz itself differs in one
+count of counts, see test/fixtures/README.md.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def train_ngram(
     order: int,
     words: Sequence[str] | None = None,
     discount_fallback: Sequence[float] | None = None,
-    source: str = "sentence",
+    names: Sequence[str] | None = None,
 ) -> NgramLM:
     """Estimates an n-gram model.
 
@@ -50,7 +51,7 @@ def train_ngram(
             lacks get the share of an unseen word. By default all words of the text.
         discount_fallback: discounts for counts 1, 2 and 3+ where the text has too few n-grams of some
             count to estimate them; None refuses such a text.
-        source: name of the text in error messages.
+        names: what to call each sentence in an error message, such as `file:line`; by default its number.
 
     Returns:
         The model; its `discounts` attribute holds D1, D2, D3+ of every order.
@@ -60,7 +61,7 @@ def train_ngram(
     """
     if not 1 <= order <= MAX_ORDER:
         raise InputError(f"order {order}: n-gram models have an order of 1 to {MAX_ORDER}")
-    vocabulary, text = _read(sentences, words, source)
+    vocabulary, text = _read(sentences, words, names)
     levels = _adjust(_count(text, order, len(vocabulary)))
     discounts = [_discounts(n, grams, discount_fallback) for n, grams in enumerate(levels, start=1)]
     lm = NgramLM(vocabulary, _interpolate(levels, discounts, len(vocabulary)))
@@ -68,18 +69,21 @@ def train_ngram(
     return lm
 
 
-def _read(sentences: Iterable[str], words: Sequence[str] | None, source: str) -> tuple[list[str], np.ndarray]:
+def _read(
+    sentences: Iterable[str], words: Sequence[str] | None, names: Sequence[str] | None
+) -> tuple[list[str], np.ndarray]:
     """The vocabulary, and the text as one array of ids with <s> and </s> around every sentence."""
     index = {word: number for number, word in enumerate((*SPECIAL, *(words or ())))}
     if len(index) != 3 + len(words or ()):
         raise InputError("the word list names a word twice, or one of <unk> <s> </s>")
     unk, bos, eos = (index[word] for word in SPECIAL)
     flat: list[int] = []
-    for number, sentence in enumerate(sentences, start=1):
+    for number, sentence in enumerate(sentences):
         tokens = sentence.split()
         for symbol in SPECIAL:
             if symbol in tokens:
-                raise InputError(f"{source}:{number}: the text holds the reserved symbol {symbol}; remove it")
+                name = names[number] if names else f"sentence {number + 1}"
+                raise InputError(f"{name}: the text holds the reserved symbol {symbol}; remove it")
         flat.append(bos)
         if words is None:
             flat.extend([index.setdefault(token, len(index)) for token in tokens])
@@ -88,9 +92,7 @@ def _read(sentences: Iterable[str], words: Sequence[str] | None, source: str) ->
         flat.append(eos)
     text = np.array(flat, dtype=np.int64)
     if not (text > 2).any():
-        raise InputError(
-            f"{source}: no words" + (" of the word list" if words is not None else "") + " in the text"
-        )
+        raise InputError("no words" + (" of the word list" if words is not None else "") + " in the text")
     return list(index), text
 
 

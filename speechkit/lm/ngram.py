@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 SPECIAL = (UNK, BOS, EOS)
 

@@ -1,6 +1,6 @@
 """Beam search with a lexicon and a 4-gram: SpeechKit, flashlight-text and pyctcdecode on the same input.
 
-    python test/bench/bench_search.py [--utterances 64] [--beams 50,100] [--words 2000] [--peers tools/venv-decoders]
+    python test/bench/bench_search.py [--utterances 64] [--beams 50,100] [--words 2000]
 
 Sentences come from a random bigram grammar; their characters become CTC log-probs with confusions and
 noise, so that the best path has a WER of about 15 %. All decoders get the same log-probs, the
