@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from speechkit.config import load_config
@@ -99,9 +99,44 @@ class Job:
     runner: str = "train_cmd"
 
 
-def read_systems(path: str | Path) -> Systems:
-    """Reads `conf/systems.yaml`; InputError names the line of what is wrong."""
-    return load_config(Systems, path)
+def read_systems(path: str | Path, work: str | Path = ".") -> Systems:
+    """Reads `conf/systems.yaml`.
+
+    Args:
+        path: the file.
+        work: folder that its data paths (sets, tokenizers, lexicons, models of language) are relative to.
+
+    Raises:
+        InputError: names the line of what is wrong.
+    """
+    systems = load_config(Systems, path)
+    return systems if Path(work) == Path(".") else _below(systems, Path(work))
+
+
+def _below(systems: Systems, work: Path) -> Systems:
+    """The same with every data path below a folder; configurations stay where they are."""
+
+    def move(path: str | None) -> str | None:
+        return path and str(work / path)
+
+    decodes = {
+        name: replace(d, lexicon=move(d.lexicon), lm=move(d.lm), tune_on=move(d.tune_on))
+        for name, d in systems.decodes.items()
+    }
+    moved = {
+        name: replace(s, train_sets=[*map(move, s.train_sets)], tokenizer=move(s.tokenizer))
+        for name, s in systems.systems.items()
+    }
+    return replace(
+        systems,
+        decodes=decodes,
+        systems=moved,
+        train_sets=[*map(move, systems.train_sets)],
+        dev_set=move(systems.dev_set),
+        test_sets=[*map(move, systems.test_sets)],
+        tokenizer=move(systems.tokenizer),
+        cmvn=move(systems.cmvn),
+    )
 
 
 def select(systems: Systems, methods: str | None) -> dict[str, System]:

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", help="comma-separated systems; all when not given")
     parser.add_argument("--seeds", type=int, help="seeds per system; the file's number when not given")
     parser.add_argument("--lanes", type=int, default=1, help="jobs at a time; cores are divided among them")
-    parser.add_argument("--exp", default="exp", help="where experiments live")
+    parser.add_argument("--work", default=".", help="folder below which data and exp lie")
     parser.add_argument(
         "--force", type=true_or_false, default=False, help="pass --force true to decodes and scores"
     )
@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.lanes < 1 or (args.seeds is not None and args.seeds < 1):
         raise UsageError("--lanes and --seeds must be at least 1")
-    systems = read_systems(args.systems)
-    jobs = STAGES[args.stage](systems, select(systems, args.methods), args.seeds, Path(args.exp))
+    systems = read_systems(args.systems, args.work)
+    jobs = STAGES[args.stage](systems, select(systems, args.methods), args.seeds, Path(args.work) / "exp")
     if args.force and args.stage != 5:
         jobs = [Job(j.name, [*j.command, "--force", "true"], j.log, j.needs, j.runner) for j in jobs]
     if args.dry_run:

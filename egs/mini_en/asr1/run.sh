@@ -10,8 +10,8 @@ stage=0              # first stage to run
 stop_stage=8         # last stage to run
 list_stages=false    # print the stages and stop
 force=false          # make again what is up to date
-quick=false          # tiny corpus, few updates: a check of the machinery, no result
-far_cues=text        # "text": only the text-only set shows the far cues; "speech": labelled speech does too
+quick=false          # tiny corpus, few updates, in quick/: a check of the machinery, no result
+far_cues=text        # "text": only the text-only set shows the far cues; "speech": labelled speech too (in far_cues_speech/)
 seed=1               # seed of the corpus
 methods=all          # comma-separated systems of conf/systems.yaml
 seeds=               # seeds per system; empty takes the number in conf/systems.yaml
@@ -26,38 +26,46 @@ order=4              # of the n-gram model
 check_int stage stop_stage seed lanes jobs order
 
 sets=(train dev test hard unlabelled)
+work=.
+[[ $far_cues == text ]] || work=far_cues_$far_cues
 systems=conf/systems.yaml
 sizes=()
-if "$quick"; then
+if [[ $quick == true ]]; then
+  work=quick
   systems=conf/systems_quick.yaml
   sizes=(--train 160 --dev 30 --test 40 --hard 20 --unlabelled 40 --text 4000)
 fi
-matrix=(speechkit matrix --systems "$systems" --methods "$methods" ${seeds:+--seeds "$seeds"} --lanes "$lanes" --force "$force")
+matrix=(speechkit matrix --systems "$systems" --work "$work" --methods "$methods" ${seeds:+--seeds "$seeds"} \
+  --lanes "$lanes" --force "$force")
 
 if stage 0 "synthesise the corpus"; then
-  python local/synthesise.py --out downloads/mini_en --seed "$seed" --far-cues "$far_cues" --jobs "$jobs" \
+  python local/synthesise.py --out "$work/downloads/mini_en" --seed "$seed" --far-cues "$far_cues" --jobs "$jobs" \
     --force "$force" "${sizes[@]}"
 fi
 
 if stage 1 "data preparation: Kaldi directories, text-only set"; then
-  python local/data.py downloads/mini_en data
+  python local/data.py "$work/downloads/mini_en" "$work/data"
 fi
 
 if stage 2 "validate, format audio, features"; then
   for set in "${sets[@]}"; do
     kind=evaluation; [[ $set == train || $set == unlabelled ]] && kind=train
-    speechkit format --data "data/$set" --out "dump/$set" --kind "$kind" --jobs "$jobs" --force "$force"
+    speechkit format --data "$work/data/$set" --out "$work/dump/$set" --kind "$kind" --jobs "$jobs" --force "$force"
   done
-  speechkit features --data dump/train --cmvn true --jobs "$jobs" --force "$force"
+  speechkit features --data "$work/dump/train" --cmvn true --jobs "$jobs" --force "$force"
   for set in dev test hard; do
-    speechkit features --data "dump/$set" --jobs "$jobs" --force "$force"
+    speechkit features --data "$work/dump/$set" --jobs "$jobs" --force "$force"
   done
-  speechkit leakage --train dump/train --test dump/dev dump/test dump/hard --text data/lm/text
+  speechkit leakage --train "$work/dump/train" --test "$work"/dump/{dev,test,hard} \
+    --text "$work/data/lm/text"
 fi
 
 if stage 3 "tokens, lexicon, language models"; then
-  speechkit tokenizer --text data/train/text --kind char --check data/dev/text --out data/tokens/char --force "$force"
-  speechkit ngram train --text data/lm/text --order "$order" --out "data/lm/${order}gram.arpa" --force "$force"
+  speechkit tokenizer --text "$work/data/train/text" --kind char --check "$work/data/dev/text" \
+    --out "$work/data/tokens/char" --force "$force"
+  # A grammar repeats its words more evenly than people do: the unigram counts need the fallback discounts.
+  speechkit ngram train --text "$work/data/lm/text" --order "$order" --discount-fallback true \
+    --out "$work/data/lm/${order}gram.arpa" --force "$force"
 fi
 
 if stage 5 "train"; then
@@ -73,7 +81,7 @@ if stage 7 "score"; then
 fi
 
 if stage 8 "report: RESULTS.md and plots"; then
-  speechkit report --exp exp --systems "$systems" --out RESULTS.md
+  speechkit report --exp "$work/exp" --systems "$systems" --out "$work/RESULTS.md"
 fi
 
 finish

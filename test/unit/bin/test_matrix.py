@@ -104,3 +104,15 @@ def test_jobs_run_in_order_of_need_and_failures_block_their_dependants(tmp_path,
 def test_a_circle_of_needs_fails_instead_of_hanging(tmp_path):
     jobs = [job(tmp_path, "a", "", ("b",)), job(tmp_path, "b", "", ("a",))]
     assert len(matrix.run_jobs(jobs, lanes=1)) == 2
+
+
+def test_data_paths_follow_the_work_folder(tmp_path):
+    path = tmp_path / "systems.yaml"
+    path.write_text(SYSTEMS)
+    systems = read_systems(path, "quick")
+    (job,) = train_jobs(systems, select(systems, "tuned"), None, Path("quick/exp"))
+    command = " ".join(job.command)
+    assert "--config c.yaml --train quick/dump/train --dev quick/dump/dev" in command
+    assert "--tokenizer quick/data/tokens/char --exp quick/exp/tuned/seed1" in command
+    command = " ".join(decode_jobs(systems, select(systems, "ctc"), 1, Path("quick/exp"))[1].command)
+    assert "--lexicon quick/lexicon.txt --lm quick/lm.arpa --tune-on quick/dump/dev" in command
