@@ -97,8 +97,8 @@ def _score(args: argparse.Namespace) -> None:
         sys.stdout.write(table)
     words, unknown = (scores.counts - 1).sum(), scores.oov.sum()
     print(
-        f"speechkit ngram: {args.text}: log10 {scores.log10.sum():.4f}, perplexity {scores.perplexity():.4f}, "
-        f"{scores.perplexity(with_oov=False):.4f} without the {unknown} unknown of {words} words",
+        f"speechkit ngram: {args.text}: log10 {scores.log10.sum():.4f}, "
+        f"perplexity {scores.perplexity():.4f}, {scores.perplexity(with_oov=False):.4f} without the {unknown} unknown of {words} words",
         file=sys.stderr,
     )
 
