@@ -242,7 +242,7 @@ def report(runner: str, jobs: Jobs, failures: dict[int, str]) -> int:
     for number in sorted(failures)[:1]:
         with suppress(OSError):
             lines = Path(jobs.log_of(number)).read_text(errors="replace").splitlines()
-            said = [line for line in lines if not line.startswith("# ")][-5:]
+            said = [line for line in lines if not line.startswith("#")][-5:]
             print("\n".join(f"  | {line}" for line in said), file=sys.stderr)
     if failures and len(jobs.numbers) > 1:
         print(f"{runner}: {len(failures)} of {len(jobs.numbers)} jobs failed", file=sys.stderr)

@@ -43,8 +43,8 @@ fi
 if stage 3 "tokens, lexicon, language model"; then
   speechkit tokenizer --text data/train/text --kind "$tokens" --check data/dev/text \
     --out "data/tokens/$tokens" --force "$force"
-  speechkit ngram train --text data/train/text --ids true --order "$order" --out "data/lm/${order}gram.arpa" \
-    --force "$force"
+  speechkit ngram train --text data/train/text --ids true --order "$order" --discount-fallback true \
+    --out "data/lm/${order}gram.arpa" --force "$force"
   cut -d ' ' -f 2- data/train/text | tr -s ' ' '\n' | grep . | sort -u >data/lm/words
 fi
 
@@ -55,14 +55,10 @@ if stage 5 "train"; then
 fi
 
 if stage 6 "decode"; then
-  for set in "${test_sets[@]}"; do
-    decode=(speechkit decode --model "$exp" --data "dump/$set" --force "$force")
-    $decode_cmd "$exp/log/decode_${set}_greedy.log" "${decode[@]}" --config conf/decode_greedy.yaml \
-      --out "$exp/decode_${set}_greedy"
-    $decode_cmd "$exp/log/decode_${set}_${order}gram.log" "${decode[@]}" --config conf/decode_beam.yaml \
-      --lexicon data/lm/words --lm "data/lm/${order}gram.arpa" --tune-on dump/dev \
-      --out "$exp/decode_${set}_${order}gram"
-  done
+  decode=(speechkit decode --model "$exp" --data "${test_sets[@]/#/dump/}" --force "$force")
+  $decode_cmd "$exp/log/decode_greedy.log" "${decode[@]}" --config conf/decode_greedy.yaml
+  $decode_cmd "$exp/log/decode_${order}gram.log" "${decode[@]}" --config conf/decode_beam.yaml \
+    --how "${order}gram" --lexicon data/lm/words --lm "data/lm/${order}gram.arpa" --tune-on dump/dev
 fi
 
 if stage 7 "score"; then

@@ -55,10 +55,8 @@ if stage 5 "train"; then
 fi
 
 if stage 6 "decode"; then
-  for set in "${test_sets[@]}"; do
-    $decode_cmd "$exp/log/decode_${set}_greedy.log" speechkit decode --model "$exp" --data "dump/$set" \
-      --config conf/decode_greedy.yaml --out "$exp/decode_${set}_greedy" --force "$force"
-  done
+  $decode_cmd "$exp/log/decode_greedy.log" speechkit decode --model "$exp" --data "${test_sets[@]/#/dump/}" \
+    --config conf/decode_greedy.yaml --force "$force"
 fi
 
 if stage 7 "score"; then
