@@ -95,10 +95,10 @@ def _score(args: argparse.Namespace) -> None:
         write_text(args.out, f"#{'utterance' if args.ids else 'line'} log10 words oov\n{table}")
     else:
         sys.stdout.write(table)
-    words, unknown = (scores.counts - 1).sum(), scores.oov.sum()
+    unknown = f"without the {scores.oov.sum()} unknown of {(scores.counts - 1).sum()} words"
     print(
         f"speechkit ngram: {args.text}: log10 {scores.log10.sum():.4f}, "
-        f"perplexity {scores.perplexity():.4f}, {scores.perplexity(with_oov=False):.4f} without the {unknown} unknown of {words} words",
+        f"perplexity {scores.perplexity():.4f}, {scores.perplexity(with_oov=False):.4f} {unknown}",
         file=sys.stderr,
     )
 

@@ -48,7 +48,9 @@ class Graph(Protocol):
             look: `(nodes,)` what each node promises.
         """
 
-    def expand(self, node: np.ndarray, probs: np.ndarray, need: np.ndarray, known: tuple) -> Candidates:
+    def expand(
+        self, node: np.ndarray, probs: np.ndarray, need: np.ndarray, known: tuple[np.ndarray, np.ndarray]
+    ) -> Candidates:
         """Extensions of all hypotheses in one frame.
 
         Args:
@@ -79,14 +81,16 @@ class TrieGraph:
         self.unit = trie.token if token_units else trie.word
         self.source, self._ends = trie.source, _separated_ends(trie)
 
-    def promise(self, bound, look):
+    def promise(self, bound: np.ndarray, look: np.ndarray) -> np.ndarray:
         """See `Graph.promise`."""
         edge = look[self.target] + np.where(self.unit >= 0, bound[np.maximum(self.unit, 0)], 0.0)
         best = np.full(self.dead + 1, -np.inf)
         np.maximum.at(best, self.source, edge)
         return best
 
-    def expand(self, node, probs, need, known):
+    def expand(
+        self, node: np.ndarray, probs: np.ndarray, need: np.ndarray, known: tuple[np.ndarray, np.ndarray]
+    ) -> Candidates:
         """See `Graph.expand`."""
         vocab, beam = probs.shape[1], len(node) // len(probs)
         counts = np.where(need <= 1, self.count.take(node), 0)
@@ -105,7 +109,7 @@ class TrieGraph:
             parent, place, token.take(keep), self.target.take(edge), self.unit.take(edge), prob.take(keep)
         )
 
-    def last_units(self, node):
+    def last_units(self, node: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Graph.last_units`: at the root words are complete; elsewhere a separator may be missing."""
         complete = np.flatnonzero(node == self.root)
         if self._ends is None:
@@ -139,19 +143,23 @@ class TokenGraph:
     def __init__(self, blank: int, token_units: bool = False) -> None:
         self.blank, self.token_units = blank, token_units
 
-    def promise(self, bound, look):
+    def promise(self, bound: np.ndarray, look: np.ndarray) -> np.ndarray:
         """See `Graph.promise`."""
         best = max(bound) if self.token_units else max(0.0, max(bound))
         return np.full(len(look), look.max() + best)
 
-    def expand(self, node, probs, need, known):
+    def expand(
+        self, node: np.ndarray, probs: np.ndarray, need: np.ndarray, known: tuple[np.ndarray, np.ndarray]
+    ) -> Candidates:
         """See `Graph.expand`."""
         parent, token, prob = self._products(node, probs, need, known)
         target = np.zeros(len(parent), dtype=np.int64)
         unit = token if self.token_units else np.full(len(parent), -1)
         return Candidates(parent, token, token, target, unit, prob)
 
-    def _products(self, node, probs, need, known):
+    def _products(
+        self, node: np.ndarray, probs: np.ndarray, need: np.ndarray, known: tuple[np.ndarray, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Every live hypothesis with every token it may take: `(parent, token, prob)`."""
         rows, vocab = probs.shape
         beam = len(node) // rows
@@ -175,7 +183,7 @@ class TokenGraph:
         keep = keep.nonzero()[0]
         return parent.take(keep), token.take(entry.take(keep)), prob.take(keep)
 
-    def last_units(self, node):
+    def last_units(self, node: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Graph.last_units`."""
         complete = np.flatnonzero(node != self.dead)
         return complete, np.full(len(complete), -1)
@@ -204,7 +212,9 @@ class OpenGraph(TokenGraph):
         self.ended[trie.source[~inside]] = trie.word[~inside]
         self.ended[self.root] = -1
 
-    def expand(self, node, probs, need, known):
+    def expand(
+        self, node: np.ndarray, probs: np.ndarray, need: np.ndarray, known: tuple[np.ndarray, np.ndarray]
+    ) -> Candidates:
         """See `Graph.expand`."""
         parent, token, prob = self._products(node, probs, need, known)
         before = node.take(parent)
@@ -216,7 +226,7 @@ class OpenGraph(TokenGraph):
             target, unit = target.take(keep), unit.take(keep)
         return Candidates(parent, token, token, target, unit, prob)
 
-    def last_units(self, node):
+    def last_units(self, node: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Graph.last_units`: the last word ends without a separator."""
         units = self.ended.take(node)
         complete = np.flatnonzero((node != self.dead) & (self.allow_unknown | (units != self.unknown)))

@@ -55,7 +55,8 @@ class Beams:
 
     Args:
         batch, beam: sizes B and K.
-        graph, fusion: see there; `look` `(nodes,)` is what a node promises of its best completion.
+        graph, fusion: see there.
+        look: `(nodes,)` what a node promises of its best completion (natural log).
         blank: id of the blank.
         width: hypotheses worse than the best by more than this (natural log) are dropped.
     """
@@ -65,6 +66,7 @@ class Beams:
     ) -> None:
         self.beam, self.graph, self.fusion, self.look = beam, graph, fusion, look
         self.promise = graph.promise(fusion.bound, look)
+        self.bound = np.append(fusion.bound, 0.0)  # unit -1, none, is the last
         self.blank, self.width, self.history = blank, width, History()
         slots = batch * beam
         self.prob_blank, self.prob_token = np.zeros(slots), np.zeros(slots)
@@ -150,8 +152,7 @@ class Beams:
         value = before * found.prob
         log_value = np.log(value)
         fused, ahead = self.fused.take(parent), self.look.take(found.target)
-        units = np.maximum(found.unit, 0)
-        optimistic = np.where(found.unit >= 0, self.fusion.bound.take(units), 0.0) + ahead
+        optimistic = self.bound.take(found.unit) + ahead
         keep = (log_value + fused + optimistic >= bound.take(parent // beam)).nonzero()[0]
         found = Candidates(*(column.take(keep) for column in found))
         value, log_value, fused, ahead = (x.take(keep) for x in (value, log_value, fused, ahead))

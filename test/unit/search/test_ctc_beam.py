@@ -241,6 +241,32 @@ def test_pruned_search_equals_the_dictionary_search(lm, beam):
         assert {tuple(h.words): pytest.approx(h.score, abs=1e-7) for h in found} == expected
 
 
+def plain_prefix_search(log_probs, beam):
+    """Prefix search of one utterance on a dictionary: tokens -> (ends in blank, ends in its last token)."""
+    beams = {(): (1.0, 0.0)}
+    for frame in log_probs.exp().tolist():
+        new = defaultdict(lambda: [0.0, 0.0])
+        for tokens, (blank, token) in beams.items():
+            new[tokens][0] += (blank + token) * frame[0]
+            if tokens:
+                new[tokens][1] += token * frame[tokens[-1]]
+            for edge in range(1, len(frame)):
+                base = blank if tokens and tokens[-1] == edge else blank + token
+                new[(*tokens, edge)][1] += base * frame[edge]
+        beams = {key: tuple(new[key]) for key in sorted(new, key=lambda k: -sum(new[k]))[:beam]}
+    return {tokens: math.log(sum(both)) for tokens, both in beams.items()}
+
+
+def test_prefixes_that_come_back_meet_their_longer_ones_again():
+    """Small beams on noise: prefixes fall out while longer ones stay, and return; nothing is there twice."""
+    log_probs = random_log_probs(300, 18, 4, seed=21, scale=1.0)
+    found = CtcBeam(CtcBeamConfig(beam=6, nbest=6, **EXACT), VOCAB)(log_probs, torch.full((300,), 18))
+    for row, hypotheses in enumerate(found):
+        expected = plain_prefix_search(log_probs[row], 6)
+        assert len(hypotheses) == len(expected)
+        assert {tuple(h.tokens): pytest.approx(h.score, abs=1e-8) for h in hypotheses} == expected
+
+
 @pytest.mark.parametrize("kind", ["free", "lexicon", "separated", "open", "token"])
 def test_batch_equals_single_utterances_whatever_the_padding(lm, kind):
     log_probs = random_log_probs(5, 30, 4, seed=11, scale=2.0).float()
