@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict
-from pathlib import Path
 
 import torch
 
 from speechkit.config import load_kind
 from speechkit.data.dataset import Loaded
 from speechkit.errors import InputError
-from speechkit.files import hash_json, read_json
-from speechkit.train import checkpoint, optim
+from speechkit.train import optim
 from speechkit.train.ema import EMA
 from speechkit.train.freeze import apply_freezing, check_freezing
 from speechkit.train.log import Log, append_row
+from speechkit.train.persistence import finish, save
 from speechkit.train.schedule import SCHEDULES
 from speechkit.train.setup import Setup, dev_stream, references, watched
 from speechkit.train.signals import STOPPED, StopRequest, Watchdog
-from speechkit.train.state import Progress, Window, environment, git_revision, random_state, set_random_state
+from speechkit.train.state import Progress, Window, environment, git_revision
 from speechkit.train.update import Outcome, Updater
 from speechkit.train.validation import Validator
 
@@ -76,89 +73,6 @@ class Trainer:
                     return sorted(self.model.counts(loaded.batch))
         raise InputError("no training utterance can be read: " + ": ".join(loaded.bad[0]))
 
-    # Resuming
-
-    def state(self) -> dict:
-        """What `resume` needs beside the weights; plain values and tensors only."""
-        return {
-            "progress": self.progress.to_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "random": random_state(),
-            "plan_starts": list(self.setup.train.plan.starts),
-            "plan_hash": self.setup.train.plan.hash(max(0, self.progress.epoch)),
-            "inputs": self.setup.inputs,
-            "environment": self.environment,
-        }
-
-    def resume(self, folder: Path) -> None:
-        """Continues from a checkpoint folder.
-
-        Raises:
-            InputError: it is damaged, or the data are others.
-        """
-        state = checkpoint.load_state(folder)
-        for name, old in state["inputs"].items():
-            if self.setup.inputs.get(name) != old:
-                what = {"assets": "the tokenizer or the CMVN statistics"}.get(name, f"the {name} data")
-                raise InputError(
-                    f"{folder}: {what} changed since this checkpoint "
-                    f"({old} -> {self.setup.inputs.get(name)}); put them back, or use another --exp"
-                )
-        checkpoint.load_strictly(self.model, folder / "model.safetensors")
-        if self.ema is not None:
-            self.ema.load_state_dict(checkpoint.load_weights(folder / "ema.safetensors"))
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress.from_dict(state["progress"])
-        plan = self.setup.train.plan
-        plan.starts = state["plan_starts"]
-        if plan.hash(max(0, self.progress.epoch)) != state["plan_hash"]:
-            raise InputError(
-                f"{folder}: the batch plan differs from the one of this checkpoint; use another --exp"
-            )
-        set_random_state(state["random"])
-        differing = [
-            f"{k}: {v} -> {self.environment.get(k)}"
-            for k, v in state["environment"].items()
-            if v != self.environment.get(k)
-        ]
-        if differing and self.ranks.first:
-            print(f"speechkit train: not bit-exact from here: {'; '.join(differing)}", file=sys.stderr)
-
-    def save(self) -> None:
-        """Writes a checkpoint of the updates made so far, and removes those no longer kept."""
-        if self.ranks.first:
-            progress, kept = self.progress, self.config.checkpoints.kept
-            checkpoint.save_checkpoint(
-                self.setup.exp / f"step_{progress.update}",
-                self.model.state_dict(),
-                self.config,
-                self.setup.assets,
-                training=self.state(),
-                ema=self.ema.state_dict() if self.ema is not None else None,
-                run=self._facts(),
-            )
-            last = [update for update, _ in checkpoint.checkpoints(self.setup.exp)][-kept[0] :]
-            best = [int(entry[-1]) for entry in progress.best[: kept[1]]]
-            checkpoint.prune(self.setup.exp, [*last, *best])
-            self.log.flush()
-        self.ranks.sum([0])  # nobody goes on before it is there
-
-    def _facts(self) -> dict:
-        return {
-            "command": self.setup.command,
-            "update": self.progress.update,
-            "seed": self.config.seed,
-            "config_hash": hash_json(asdict(self.config)),
-            "data_hash": hash_json(self.setup.inputs),
-            "inputs": self.setup.inputs,
-            "git": self.revision,
-            "environment": self.environment,
-            "train_seconds": round(self.progress.seconds, 1),
-            "best": self.progress.best,
-        }
-
-    # Running
-
     @property
     def finished(self) -> str:
         """Why there is nothing left to do; empty while there is."""
@@ -198,9 +112,9 @@ class Trainer:
                 alone = self.ranks.world == 1 and stop.signal is not None
                 if due and progress.update > progress.validated and not alone:
                     self.validate(watchdog)
-                    self.save()
+                    save(self)
                 elif asked or alone or self._save_due():
-                    self.save()
+                    save(self)
                 if asked or alone:
                     self.log.line(f"stopped after update {progress.update}; the same command again resumes")
                     return STOPPED
@@ -208,7 +122,7 @@ class Trainer:
                     break
                 asked = self.step(stream, stop)
                 watchdog.feed()
-            self.finish(watchdog)
+            finish(self, watchdog)
         return 0
 
     def _save_due(self) -> bool:
@@ -350,21 +264,23 @@ class Trainer:
     def validate(self, watchdog: Watchdog) -> dict[str, float]:
         """Runs the dev set, notes the best updates, and writes sample texts."""
         progress = self.progress
-        metrics, samples = self._dev(watchdog)
-        value = metrics.get(self.metric)
-        if value is None:
+        metrics, samples = self.dev(watchdog)
+        if self.metric not in metrics:
             raise InputError(f"validation.metric={self.metric} is not measured; there are {sorted(metrics)}")
-        # Equal error rates are common early on and on small sets; the loss decides between them.
-        entry = [v if math.isfinite(v) else math.inf for v in (value, metrics["loss"])]
+        entry = self.rank(metrics)
         better = not progress.best or entry < progress.best[0][:2]
         progress.best = sorted([*progress.best, [*entry, progress.update]])
         progress.best = progress.best[: max(1, self.config.checkpoints.kept[1])]
         progress.waited = 0 if better else progress.waited + 1
         progress.validated = progress.update
-        self._tell(metrics, samples, "dev", " (best)" if better else "")
+        self.tell(metrics, samples, "dev", " (best)" if better else "")
         return metrics
 
-    def _dev(self, watchdog: Watchdog) -> tuple[dict[str, float], list]:
+    def rank(self, metrics: dict[str, float]) -> list[float]:
+        """What is compared; equal error rates are common early on, then the loss decides."""
+        return [v if math.isfinite(v) else math.inf for v in (metrics[self.metric], metrics["loss"])]
+
+    def dev(self, watchdog: Watchdog) -> tuple[dict[str, float], list]:
         begun = time.perf_counter()
         averaged = self.ema.swapped() if self.ema is not None else nullcontext()
         with averaged, self.updater.autocast(), closing(self._dev_stream()) as batches:
@@ -376,7 +292,7 @@ class Trainer:
     def _dev_stream(self) -> Iterator[Loaded]:
         return dev_stream(self.setup.dev, self.config, self.ranks)
 
-    def _tell(self, metrics: dict[str, float], samples: list, kind: str, note: str = "") -> None:
+    def tell(self, metrics: dict[str, float], samples: list, kind: str, note: str = "") -> None:
         update = self.progress.update
         self.log.row({"update": update, "epoch": self.progress.epoch, "kind": kind, **metrics}, kind)
         shown = ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k != "seconds")
@@ -407,30 +323,6 @@ class Trainer:
             ) from None
         self.updater.gradients.reset()
         self.log.line(f"the largest micro-batch fits: {size}")
-
-    def finish(self, watchdog: Watchdog) -> None:
-        """Averages checkpoints into final/ and validates the mean; again only when they changed."""
-        final, how = self.setup.exp / "final", self.config.checkpoints
-        existing = dict((update, folder) for update, folder in checkpoint.checkpoints(self.setup.exp))
-        best = [u for u in (int(entry[-1]) for entry in self.progress.best) if u in existing]
-        last = sorted(existing)[-how.average_count :]
-        updates = {"best": best[: how.average_count], "last": last, "none": last[-1:]}[how.average]
-        facts = {**self._facts(), "average": {"how": how.average, "updates": updates}}
-        done = final / "run.json"
-        if done.exists() and read_json(done).get("average") == facts["average"]:
-            self.log.line(f"nothing to do: {self.finished}, and {final} is complete")
-            return
-        own = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.model.load_state_dict(checkpoint.average([existing[update] for update in updates]))
-        ema, self.ema = self.ema, None
-        metrics, samples = self._dev(watchdog)
-        self._tell(metrics, samples, "final", f" (mean of updates {', '.join(map(str, updates))})")
-        if self.ranks.first:
-            mean, facts["dev"] = self.model.state_dict(), metrics
-            checkpoint.save_checkpoint(final, mean, self.config, self.setup.assets, run=facts)
-        self.ema = ema
-        self.model.load_state_dict(own)
-        self.log.line(f"finished: {self.finished}; model in {final}")
 
 
 def _duration(seconds: float) -> str:

@@ -60,7 +60,8 @@ class CheckpointConfig:
     keep_best: int = 5
     """Best validated checkpoints that are kept."""
     average: Literal["best", "last", "none"] = "best"
-    """What final/ is the mean of: the best checkpoints, the last ones, or only the last one."""
+    """What final/ is the mean of: the best checkpoints (fewer where that is better on the dev set), the last
+    ones, or only the last one."""
     average_count: int = 5
     """How many (fewer when there are fewer)."""
 

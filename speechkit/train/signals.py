@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import signal
 import sys
+import time
 
 STOPPED = 75
 """Exit status after a saved stop (EX_TEMPFAIL: run the same command again)."""
@@ -49,7 +51,7 @@ class Watchdog:
     """
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+        self.seconds, self._fed = seconds, -math.inf
 
     def __enter__(self) -> Watchdog:
         self.feed()
@@ -60,5 +62,8 @@ class Watchdog:
 
     def feed(self) -> None:
         """Says that the process is alive."""
-        if self.seconds:
+        now = time.monotonic()
+        # Setting the alarm stops and starts a thread: not for every update.
+        if self.seconds and now - self._fed > min(1.0, self.seconds / 10):
+            self._fed = now
             faulthandler.dump_traceback_later(self.seconds, exit=True, file=sys.__stderr__)

@@ -18,6 +18,7 @@ from speechkit.train import checkpoint, distributed
 from speechkit.train.initial import load_initial
 from speechkit.train.log import cut_samples
 from speechkit.train.loop import Trainer
+from speechkit.train.persistence import resume
 from speechkit.train.run import RunConfig, changes
 from speechkit.train.setup import load_assets, prepare
 
@@ -59,7 +60,7 @@ def train(
                 _say(ranks.first, f"init {rule}: {report}")
         trainer = Trainer(setup, bf16)
         if newest is not None:
-            trainer.resume(newest)
+            resume(trainer, newest)
         if ranks.first:
             cut_samples(exp / "samples.txt", trainer.progress.update)
             checkpoint.remove_leftovers(exp)

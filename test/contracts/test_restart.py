@@ -113,8 +113,7 @@ def test_r9_all_ranks_stop_after_the_same_update(world, tmp_path):
     finally:
         tiny_training.Tiny.misbehave = old
     assert statuses == [STOPPED, STOPPED], (tmp_path / "log.0").read_text() + (tmp_path / "log.1").read_text()
-    newest = max(int(p.name[5:]) for p in (world.folder / "one_signal").glob("step_*"))
-    assert newest in (6, 7)
+    assert newest(world.folder / "one_signal") in (6, 7)
 
 
 def test_r10_a_second_ctrl_c_stops_at_once(world, tmp_path):
@@ -147,25 +146,25 @@ def test_r18_ranks_do_not_wait_for_ever_for_a_silent_one(world, tmp_path):
     assert rows(world.folder / "silent", "train") == []
 
 
-def killed_until_done(start, times: int, longest: float, seed: int) -> int:
-    """Kills what `start()` starts at random moments, then lets it finish; returns kills that hit."""
-    draw, hits = random.Random(seed), 0
-    for _ in range(times):
-        pid = start()
-        time.sleep(draw.uniform(0, longest))
-        os.kill(pid, signal.SIGKILL)
-        hits += wait(pid) == -signal.SIGKILL
-    assert wait(start()) == 0
-    return hits
+def newest(exp) -> int:
+    return max([int(p.name[5:]) for p in exp.glob("step_*") if p.name[5:].isdigit()], default=0)
 
 
 def test_killed_at_random_moments_the_result_is_the_same_to_the_last_bit(world, undisturbed, tmp_path):
-    options = {"checkpoints__every": 1}
-    hits = killed_until_done(
-        lambda: fork(lambda: world.run("kills", **options), tmp_path / "log"), 6, longest=1.5, seed=1
-    )
-    assert hits >= 3
-    assert_same(undisturbed, world.folder / "kills")
+    """Each time a few updates later, and a random moment after that."""
+    draw, hits, exp = random.Random(1), 0, world.folder / "kills"
+    for _ in range(5):
+        goal = newest(exp) + draw.randint(1, 2)
+        pid = fork(lambda: world.run("kills", checkpoints__every=1), tmp_path / "log")
+        end = time.monotonic() + 60
+        while newest(exp) < goal and time.monotonic() < end:
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.03))
+        os.kill(pid, signal.SIGKILL)
+        hits += wait(pid) == -signal.SIGKILL
+    assert hits >= 3 and newest(exp) < 12
+    assert world.run("kills", checkpoints__every=1) == 0
+    assert_same(undisturbed, exp)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ class Config:
     """Constant rate."""
 
     name: str = "constant"
+    """The schedule's kind."""
     warmup: int = 0
     """Updates of linear warm-up."""
 

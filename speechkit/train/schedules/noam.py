@@ -16,6 +16,7 @@ class Config:
     """Inverse square root."""
 
     name: str = "noam"
+    """The schedule's kind."""
     warmup: int = 4000
     """Updates of linear warm-up; the peak is there."""
 

@@ -14,6 +14,7 @@ class Config:
     """Three stages."""
 
     name: str = "tri_stage"
+    """The schedule's kind."""
     warmup: float = 0.1
     """Share of all updates for the linear warm-up."""
     hold: float = 0.4

@@ -13,6 +13,7 @@ class Config:
     """Triangle."""
 
     name: str = "warmup_linear"
+    """The schedule's kind."""
     warmup: float = 0.1
     """Share of all updates spent warming up."""
 
