@@ -1,4 +1,4 @@
-"""What the tests of style look at: the files of the checkout, without what running or setting up leaves behind."""
+"""The files that the tests of style look at: the checkout without what running and setting up leave."""
 
 import ast
 import functools

@@ -11,7 +11,7 @@ RECIPES = sorted(path.parent for path in ROOT.glob("egs/*/*/run.sh"))
 
 
 def code_lines(text):
-    """(line number, code) of each line that says something: no docstrings, imports, comments, lone brackets."""
+    """(line number, code) of each line that says something: no docstring, import, comment, lone bracket."""
     silent = set()
     for node in ast.walk(ast.parse(text)):
         text_only = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)

@@ -11,7 +11,8 @@ MADE = re.compile(
     | (?<![\w&\#'"])\#\d{1,3}\b(?!['"])
     | \bhelpers?\b | \bsessions?\b | \bsub-?agents?\b
     | \b(?:the|my|your|this|system)\ prompts?\b
-    | \bAI[- ](?:generated|written|assisted|assistant)\b | \b(?:written|generated|made)\ by\ an?\ (?:AI|LLM|model)\b
+    | \bAI[- ](?:generated|written|assisted|assistant)\b
+    | \b(?:written|generated|made)\ by\ an?\ (?:AI|LLM)\b
     | (?<![\w.~}])/(?:work|root)(?:/|\b(?!/))              # paths of one machine
     """,
     re.VERBOSE,
