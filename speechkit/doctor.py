@@ -42,6 +42,7 @@ class Check:
 
 
 def python() -> Check:
+    """Whether this interpreter is new enough."""
     found = f"{platform.python_version()} ({sys.executable})"
     if sys.version_info < (3, 10):  # noqa: UP036  (to say so is the purpose)
         return Check("Python", "FAIL", found, f"3.10 or newer is needed: PYTHON=python3.11 {SETUP}")
@@ -49,6 +50,7 @@ def python() -> Check:
 
 
 def torch() -> Check:
+    """Whether torch can be imported, its version and threads."""
     try:
         module = importlib.import_module("torch")
         threads = f"{module.get_num_threads()} threads"
@@ -65,6 +67,7 @@ def cpu_flags(text: str) -> set[str]:
 
 
 def cpu() -> Check:
+    """Model, cores, vector unit, and whether bf16 is native (then training may use it)."""
     text = _read("/proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
     flags = cpu_flags(text)
@@ -78,6 +81,7 @@ def cpu() -> Check:
 
 
 def gpu() -> Check:
+    """The GPUs that torch can use, or why it cannot use one that is there."""
     listed = _output(["nvidia-smi", "-L"]) or ""
     module = sys.modules.get("torch")
     try:
@@ -100,6 +104,7 @@ def gpu() -> Check:
 
 
 def memory() -> Check:
+    """Free and total memory, in GiB."""
     sizes = dict(re.findall(r"^(Mem\w+):\s*(\d+) kB", _read("/proc/meminfo"), re.MULTILINE))
     if "MemAvailable" not in sizes:
         return Check("memory", "note", "cannot be told on this system")
@@ -111,6 +116,7 @@ def memory() -> Check:
 
 
 def disk(folder: Path = Path()) -> Check:
+    """Free space where `folder` lies, in GiB."""
     usage = shutil.disk_usage(folder)
     found = f"{usage.free / GIB:.1f} GiB free of {usage.total / GIB:.1f} in {folder.resolve()}"
     if usage.free < GIB // 2:
@@ -121,6 +127,7 @@ def disk(folder: Path = Path()) -> Check:
 
 
 def program(name: str, arguments: tuple[str, ...] = ("--version",)) -> Check:
+    """Whether a required program is on PATH and runs, and its version."""
     path = shutil.which(name)
     mend = f"install the package {name}, or run {SETUP}"
     if path is None:
@@ -133,6 +140,7 @@ def program(name: str, arguments: tuple[str, ...] = ("--version",)) -> Check:
 
 
 def espeak_library() -> Check:
+    """Whether the library behind espeak-ng loads: synthesis calls it in process."""
     name = ctypes.util.find_library("espeak-ng") or "libespeak-ng.so.1"
     try:
         library = ctypes.CDLL(name)
@@ -145,6 +153,7 @@ def espeak_library() -> Check:
 
 
 def sctk() -> Check:
+    """Whether NIST's scorer is there to compare with."""
     path = shutil.which("sclite") or shutil.which("sclite", path=SCTK)
     if path:
         return Check("sclite", "ok", path)

@@ -11,6 +11,7 @@ from speechkit.errors import InputError, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the verb."""
     parser.add_argument(
         "--model", required=True, help="experiment folder, such as exp/ctc/seed1, or a checkpoint"
     )
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Tunes when a grid is given, then decodes every data directory whose decode is not up to date."""
     if args.out and len(args.data) > 1:
         raise UsageError("--out takes one --data; leave it out to decode several sets")
     from speechkit.config import load_config, to_dict

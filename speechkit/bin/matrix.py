@@ -20,6 +20,7 @@ DEFAULT_RUNNER = str(Path(__file__).resolve().parents[2] / "utils" / "run_local.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the verb."""
     parser.add_argument("--systems", default="conf/systems.yaml", help="the systems to compare")
     parser.add_argument(
         "--stage", type=int, required=True, choices=sorted(STAGES), help="5 train, 6 decode, 7 score"
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Runs or prints the jobs of one stage; InputError names every job that failed, with its log."""
     if args.lanes < 1 or (args.seeds is not None and args.seeds < 1):
         raise UsageError("--lanes and --seeds must be at least 1")
     systems = read_systems(args.systems, args.work)

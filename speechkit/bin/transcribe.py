@@ -8,6 +8,7 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the verb."""
     parser.add_argument("audio", nargs="+", help="audio files: WAV, FLAC, MP3, Ogg, Opus, SPHERE")
     parser.add_argument(
         "--model", required=True, help="experiment folder, such as exp/ctc/seed1, or a checkpoint"
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Prints `file<tab>text` for each file; returns 1 when one could not be read, after trying them all."""
     from speechkit.decoding.recognizer import Recognizer
     from speechkit.errors import InputError
 

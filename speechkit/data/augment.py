@@ -80,8 +80,11 @@ class Config:
     speeds: list[float] = field(default_factory=lambda: [1.0])
     """factors that the batch plan draws from, three decimals at most; Kaldi uses 0.9, 1, 1.1"""
     noise: Noise = field(default_factory=Noise)
+    """background noise mixed in at a signal-to-noise ratio"""
     reverb: Reverb = field(default_factory=Reverb)
+    """convolution with room impulse responses"""
     gain: Gain = field(default_factory=Gain)
+    """change of volume"""
 
     def __post_init__(self) -> None:
         if not self.speeds:

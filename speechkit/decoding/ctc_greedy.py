@@ -17,6 +17,7 @@ class Config:
     """Options of the greedy search."""
 
     name: str = "ctc_greedy"
+    """The search's kind."""
     head: str = "ctc"
     """The model head to read."""
 

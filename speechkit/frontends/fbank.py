@@ -15,6 +15,7 @@ class Config(FrameConfig):
     """80 log-mels with Kaldi's defaults otherwise."""
 
     name: str = "fbank"
+    """the kind of features"""
     bins: int = 80
     """mel filters"""
 

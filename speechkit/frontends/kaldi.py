@@ -19,6 +19,7 @@ class FrameConfig:
     """Kaldi's defaults, and what both frontends share."""
 
     name: str = ""
+    """the kind of features"""
     rate: int = 16000
     """Hz; the waveform must have this rate."""
     frame_length: float = 25.0

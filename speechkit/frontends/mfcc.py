@@ -15,6 +15,7 @@ class Config(FrameConfig):
     """Kaldi's 13 coefficients; its "hires" ones are ceps=40, bins=40, use_energy=false, high_freq=-400."""
 
     name: str = "mfcc"
+    """the kind of features"""
     ceps: int = 13
     """coefficients, C0 included"""
     bins: int = 23
