@@ -181,8 +181,8 @@ def test_what_is_wrong_is_found():
     assert sorted(what for _, what in disagreements(source)) == [
         "FrameConfig does not document 'shift'",
         "Thing documents its parameters in another order",
-        "gone_and_missing does not document 'new'",
         "gone_and_missing documents 'old', which it does not take",
+        "gone_and_missing does not document 'new'",
     ]
     assert [name for name, node in public(source) if not ast.get_docstring(node)] == ["nothing"]
     assert [name for _, name in bare_fields(source)] == ["FrameConfig.shift"]
