@@ -104,6 +104,17 @@ def bare_fields(source):
     ]
 
 
+def unannotated(source):
+    """(node, name) of public functions and methods with a parameter or a result of unknown type."""
+    for name, node in definitions(source.body):
+        if isinstance(node, FUNCTION) and not any(part.startswith("_") for part in name.split(".")):
+            spec = node.args
+            given = [*spec.posonlyargs, *spec.args, spec.vararg, *spec.kwonlyargs, spec.kwarg]
+            bare = [a.arg for a in given if a and not a.annotation and a.arg not in ("self", "cls", "ctx")]
+            if bare or node.returns is None:
+                yield node, f"{name}({', '.join(bare)})"
+
+
 def test_args_agree_with_signatures():
     wrong = [f"{where(path, node)}: {what}" for path in PACKAGE for node, what in disagreements(tree(path))]
     assert not wrong, "\n".join(wrong)
@@ -122,6 +133,11 @@ def test_every_public_name_is_described():
 
 def test_every_key_of_a_configuration_is_described():
     found = [f"{where(path, node)}: {name}" for path in PACKAGE for node, name in bare_fields(tree(path))]
+    assert not found, "\n".join(found)
+
+
+def test_public_functions_are_annotated():
+    found = [f"{where(path, node)}: {name}" for path in PACKAGE for node, name in unannotated(tree(path))]
     assert not found, "\n".join(found)
 
 
@@ -185,6 +201,10 @@ def test_what_is_wrong_is_found():
         "gone_and_missing does not document 'new'",
     ]
     assert [name for name, node in public(source) if not ast.get_docstring(node)] == ["nothing"]
+    assert [name for _, name in unannotated(ast.parse("def f(x: int, y) -> int: ...\ndef g(): ..."))] == [
+        "f(y)",
+        "g()",
+    ]
     assert [name for _, name in bare_fields(source)] == ["FrameConfig.shift"]
 
 

@@ -177,7 +177,7 @@ def test_a_right_command_is_not(line):
 def test_a_wrong_document_is_found():
     text = """# A title
 Use `speechkit valdate` or `--stop-stge 3`, see `local/none.py`, [here](none.md) and [there](#a-tite);
-`speechkit validate data/train`, `--stop-stage`, `local/data.py`, `conf/*.yaml`, [a](README.md), [b](#a-title).
+`speechkit validate x`, `--stop-stage`, `local/data.py`, `conf/*.yaml`, [a](README.md), [b](#a-title).
 
     ./run.sh --stage 1 \\
       --no-such-option 2
