@@ -33,9 +33,10 @@ def run(args: argparse.Namespace) -> int:
         if not getattr(args, option):
             raise UsageError(f"--{option} is required")
 
+    import shlex
     import sys
 
     from speechkit.train.start import train
 
-    command = " ".join(["speechkit", *sys.argv[1:]]) if sys.argv[1:2] == ["train"] else "speechkit train"
+    command = shlex.join(["speechkit", *sys.argv[1:]]) if sys.argv[1:2] == ["train"] else "speechkit train"
     return train(config, args.train, args.dev, args.exp, args.tokenizer, args.cmvn, command)

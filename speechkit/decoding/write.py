@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import time
@@ -56,7 +57,6 @@ def describe(recognizer: Recognizer, exp: Path, how: str, set_name: str, tuned: 
     """What decode.json says beside the account of time: everything that a result must be traced to."""
     parameters = sum(p.numel() for p in recognizer.model.parameters())
     trained = sum(p.numel() for p in recognizer.model.parameters() if p.requires_grad)
-    command = exp / "command.txt"
     return {
         "system": exp.parent.name,
         "seed": recognizer.run.seed,
@@ -70,7 +70,7 @@ def describe(recognizer: Recognizer, exp: Path, how: str, set_name: str, tuned: 
         "lexicon": str(recognizer.resources.lexicon_path) if recognizer.resources.lexicon_path else None,
         "lm": str(recognizer.resources.lm_path) if recognizer.resources.lm_path else None,
         "commands": {
-            "train": command.read_text(encoding="utf-8").strip() if command.exists() else None,
+            "train": _train_command(recognizer.checkpoint),
             "decode": shlex.join(["speechkit", *sys.argv[1:]]),
         },
         "hardware": hardware(recognizer),
@@ -90,10 +90,16 @@ def hardware(recognizer: Recognizer) -> str:
     return f"{environment()['cpu']}, {torch.get_num_threads()} threads"
 
 
+def _train_command(checkpoint: Path) -> str | None:
+    """The command that trained a checkpoint; None when it does not say."""
+    facts = checkpoint / "run.json"
+    if not facts.exists():
+        return None
+    return json.loads(facts.read_text(encoding="utf-8")).get("command") or None
+
+
 def _updates(checkpoint: Path) -> int | None:
     """Updates of training, from the run's metrics."""
-    import json
-
     metrics = checkpoint.parent / "metrics.jsonl"
     if not metrics.exists():
         return None

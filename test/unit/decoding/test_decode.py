@@ -41,6 +41,8 @@ def test_decode_writes_text_nbest_and_record(world, exp, capsys):
     record = json.loads((out / "decode.json").read_text())
     assert (record["system"], record["seed"], record["set"], record["how"]) == ("tiny", 1, "dev", "greedy")
     assert record["seconds_audio"] > 1 and record["parameters"] > 100 and record["tuned_on"] is None
+    trained = json.loads((exp / "final/run.json").read_text())["command"]
+    assert trained.startswith("speechkit train") and record["commands"]["train"] == trained
     capsys.readouterr()
     assert main(["decode", "--model", str(exp), "--data", str(world.dev)]) == 0
     assert "up to date" in capsys.readouterr().err
