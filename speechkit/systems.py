@@ -150,15 +150,19 @@ def select(systems: Systems, methods: str | None) -> dict[str, System]:
     return {name: system for name, system in systems.systems.items() if name in names}
 
 
-def train_jobs(systems: Systems, chosen: dict[str, System], seeds: int | None, exp: Path) -> list[Job]:
-    """One job for each system and seed that has something to train."""
-    jobs = []
+def train_jobs(
+    systems: Systems, chosen: dict[str, System], seeds: int | None, exp: Path, processes: int = 1
+) -> list[Job]:
+    """One job for each system and seed that has something to train, each of so many processes."""
+    jobs, start = [], ["speechkit"]
+    if processes > 1:
+        start = ["torchrun", "--standalone", "--nproc-per-node", str(processes), "-m", "speechkit.bin"]
     for name, system in chosen.items():
         if system.train is None:
             continue
         for seed in _seeds(systems, system, seeds):
             folder = exp / name / f"seed{seed}"
-            command = ["speechkit", "train", "--config", system.train]
+            command = [*start, "train", "--config", system.train]
             command += ["--train", *(system.train_sets or systems.train_sets), "--dev", systems.dev_set]
             command += ["--tokenizer", system.tokenizer or systems.tokenizer, "--exp", str(folder)]
             command += ["--cmvn", systems.cmvn] if systems.cmvn else []

@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", help="comma-separated systems; all when not given")
     parser.add_argument("--seeds", type=int, help="seeds per system; the file's number when not given")
     parser.add_argument("--lanes", type=int, default=1, help="jobs at a time; cores are divided among them")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="training processes per job, on as many devices"
+    )
     parser.add_argument("--work", default=".", help="folder below which data and exp lie")
     parser.add_argument(
         "--force", type=true_or_false, default=False, help="pass --force true to decodes and scores"
@@ -37,25 +40,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs or prints the jobs of one stage; InputError names every job that failed, with its log."""
-    if args.lanes < 1 or (args.seeds is not None and args.seeds < 1):
-        raise UsageError("--lanes and --seeds must be at least 1")
+    if min(args.lanes, args.processes, args.seeds or 1) < 1:
+        raise UsageError("--lanes, --processes and --seeds must be at least 1")
     systems = read_systems(args.systems, args.work)
-    jobs = STAGES[args.stage](systems, select(systems, args.methods), args.seeds, Path(args.work) / "exp")
+    chosen, exp = select(systems, args.methods), Path(args.work) / "exp"
+    more = {"processes": args.processes} if args.stage == 5 else {}
+    jobs = STAGES[args.stage](systems, chosen, args.seeds, exp, **more)
     if args.force and args.stage != 5:
         jobs = [Job(j.name, [*j.command, "--force", "true"], j.log, j.needs, j.runner) for j in jobs]
     if args.dry_run:
         for job in jobs:
             print(shlex.join(job.command))
         return 0
-    failed = run_jobs(jobs, args.lanes)
+    failed = run_jobs(jobs, args.lanes, args.processes if args.stage == 5 else 1)
     if failed:
         raise InputError("failed: " + "; ".join(f"{job.name} (see {job.log})" for job in failed))
     print(f"speechkit matrix: {len(jobs)} jobs of stage {args.stage} done", file=sys.stderr)
     return 0
 
 
-def run_jobs(jobs: list[Job], lanes: int) -> list[Job]:
+def run_jobs(jobs: list[Job], lanes: int, processes: int = 1) -> list[Job]:
     """Runs jobs as their needs are met, `lanes` at a time; returns those that failed or could not start."""
+    threads = max(1, (os.cpu_count() or 1) // (lanes * processes))
     waiting, running, done, failed = list(jobs), {}, set(), []
     known = {job.name for job in jobs}
     with ThreadPoolExecutor(lanes) as pool:
@@ -66,7 +72,7 @@ def run_jobs(jobs: list[Job], lanes: int) -> list[Job]:
             ready = [job for job in waiting if all(need in done or need not in known for need in job.needs)]
             for job in ready[: lanes - len(running)]:
                 waiting.remove(job)
-                running[pool.submit(_run, job, lanes)] = job
+                running[pool.submit(_run, job, threads)] = job
             if not running:
                 return failed + [job for job in waiting if job not in failed]
             finished: set[Future] = wait(running, return_when=FIRST_COMPLETED).done
@@ -76,11 +82,11 @@ def run_jobs(jobs: list[Job], lanes: int) -> list[Job]:
     return failed
 
 
-def _run(job: Job, lanes: int) -> int:
+def _run(job: Job, threads: int) -> int:
     """Runs one job through the recipe's runner; shows the end of its log when it fails."""
     runner = shlex.split(os.environ.get(job.runner, "") or DEFAULT_RUNNER)
     environment = dict(os.environ)
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // lanes)))
+    environment.setdefault("OMP_NUM_THREADS", str(threads))
     job.log.parent.mkdir(parents=True, exist_ok=True)
     print(f"speechkit matrix: {job.name}: {shlex.join(job.command)}", file=sys.stderr, flush=True)
     begin = time.monotonic()

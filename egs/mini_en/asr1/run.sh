@@ -16,7 +16,7 @@ seed=1               # seed of the corpus
 methods=all          # comma-separated systems of conf/systems.yaml
 seeds=               # seeds per system; empty takes the number in conf/systems.yaml
 lanes=1              # systems trained or decoded at a time
-jobs=2               # processes for synthesis, formatting and features
+jobs=2               # processes for synthesis, formatting, features and the training of a system
 order=4              # of the n-gram model
 
 . ./path.sh
@@ -69,7 +69,7 @@ if stage 3 "tokens, lexicon, language models"; then
 fi
 
 if stage 5 "train"; then
-  "${matrix[@]}" --stage 5
+  "${matrix[@]}" --stage 5 --processes "$jobs"
 fi
 
 if stage 6 "decode"; then

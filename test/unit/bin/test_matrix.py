@@ -116,3 +116,9 @@ def test_data_paths_follow_the_work_folder(tmp_path):
     assert "--tokenizer quick/data/tokens/char --exp quick/exp/tuned/seed1" in command
     command = " ".join(decode_jobs(systems, select(systems, "ctc"), 1, Path("quick/exp"))[1].command)
     assert "--lexicon quick/lexicon.txt --lm quick/lm.arpa --tune-on quick/dump/dev" in command
+
+
+def test_training_in_several_processes_goes_through_torchrun(systems):
+    (job,) = train_jobs(systems, select(systems, "tuned"), None, Path("exp"), processes=2)
+    assert job.command[:6] == ["torchrun", "--standalone", "--nproc-per-node", "2", "-m", "speechkit.bin"]
+    assert job.command[6:9] == ["train", "--config", "c.yaml"]
