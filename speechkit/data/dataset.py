@@ -79,7 +79,8 @@ class Sample:
         """`(S,)` float32 after augmentation."""
         manifest, i = self.context.manifest, self.index
         start, end = float(manifest.starts[i]), float(manifest.ends[i])
-        piece = {} if math.isnan(start) else {"start": start, "end": end}
+        # utt2num_samples counts samples of the file; a piece of a recording is cut in seconds.
+        piece = {"fixed_rate": True} if math.isnan(start) else {"start": start, "end": end}
         entry = manifest.tables["wav.scp"][i]
         waveform = read_audio(entry, rate=manifest.rate, utterance=self.id, **piece)
         if self.context.augment is None:

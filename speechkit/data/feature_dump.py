@@ -213,7 +213,8 @@ def _write_tables(path: Path, config: Any, options: Options, parts: list[_Made])
         "speaker_cmvn": options.speaker_cmvn,
     }
     if options.cmvn:
-        write_json(path / "cmvn.json", statistics.to_dict())
+        origin = {"config": values, "speaker_cmvn": options.speaker_cmvn}
+        write_json(path / "cmvn.json", {**statistics.to_dict(), **origin})
     if options.dump:
         write_json(path / "features.json", summary)
         write_text(path / "utt2num_frames", _table({name: str(count) for name, count in frames.items()}))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from speechkit.data.feature_record import check_features
 from speechkit.data.kaldi_dir import DataDir, read_data_dir
 from speechkit.data.plan import hash_ids
 from speechkit.errors import InputError
@@ -131,6 +133,7 @@ def read_manifest(
     required: Iterable[str] = ("wav.scp",),
     optional: Iterable[str] = (),
     rate: int = 16000,
+    features: Any = None,
 ) -> Manifest:
     """Reads data directories, one source each.
 
@@ -139,9 +142,12 @@ def read_manifest(
         required: tables every directory must have for every utterance, such as "text".
         optional: tables that are used when all directories have them.
         rate: samples a second behind utt2num_samples.
+        features: configuration of the frontend, which dumped features must have been made with; None
+            when nobody reads them.
 
     Raises:
-        InputError: no directory, a table or a row missing, an id in two directories.
+        InputError: no directory, a table or a row missing, an id in two directories, features of
+            another configuration.
         ProblemsError: a directory that is not valid.
     """
     sets = [read_data_dir(folder) for folder in folders]
@@ -149,6 +155,9 @@ def read_manifest(
         raise InputError("no data directory given")
     _check_disjoint(sets)
     names = [*required, *(name for name in optional if all(_rows(data, name) for data in sets))]
+    if features is not None and "feats.scp" in names:
+        for data in sets:
+            check_features(data.path, features)
     ids = [utterance for data in sets for utterance in data.utterances]
     columns = {
         name: Strings.of(_value(data, name, utterance) for data in sets for utterance in data.utterances)

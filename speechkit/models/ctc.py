@@ -63,7 +63,7 @@ class CtcModel(nn.Module):
         super().__init__()
         self.weights = {"ctc": 1.0}
         self.normaliser = config.normaliser
-        self.cmvn = cmvn
+        self.cmvn, self.input_dim = cmvn, input_dim
         self.specaugment = specaugment.SpecAugment(config.specaugment) if config.specaugment else None
         self.encoder = load_kind(ENCODERS, config.encoder.name).build(config.encoder, input_dim)
         self.dropout = nn.Dropout(config.dropout)

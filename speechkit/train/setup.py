@@ -13,12 +13,13 @@ from torch import nn
 from speechkit.config import load_kind
 from speechkit.data.augment import Augment, speed_samples
 from speechkit.data.dataset import BatchReader, Context, Loaded, read_ahead, tables_of
+from speechkit.data.feature_record import read_statistics
 from speechkit.data.ledger import Ledger
 from speechkit.data.manifest import Manifest, read_manifest
 from speechkit.data.plan import BatchPlan, deal
 from speechkit.data.plan import Config as PlanConfig
 from speechkit.errors import InputError
-from speechkit.files import hash_json, read_json
+from speechkit.files import hash_json
 from speechkit.frontends import FEATURES
 from speechkit.models import MODELS
 from speechkit.models.assets import Assets
@@ -76,9 +77,12 @@ class Setup:
     command: str = ""
 
 
-def load_assets(tokenizer: str | Path | None, cmvn: str | Path | None) -> Assets:
-    """Reads a tokenizer folder and CMVN statistics, each optional."""
-    return Assets(load_tokenizer(Path(tokenizer)) if tokenizer else None, read_json(cmvn) if cmvn else None)
+def load_assets(tokenizer: str | Path | None, cmvn: str | Path | None, features: object = None) -> Assets:
+    """Reads a tokenizer folder and CMVN statistics of these features, each optional."""
+    return Assets(
+        load_tokenizer(Path(tokenizer)) if tokenizer else None,
+        read_statistics(Path(cmvn), features) if cmvn else None,
+    )
 
 
 def build_model(config: RunConfig, assets: Assets) -> nn.Module:
@@ -118,6 +122,7 @@ def prepare(
     model = build_model(config, assets)
     if "tokens" in model.requires and assets.tokenizer is None:
         raise InputError(f"model {config.model.name} needs targets; give --tokenizer")
+    _check_dimension(model, config)
     sets = {
         name: _data_set(name, config, exp, ranks, assets, model, folders)
         for name, folders in (("train", train), ("dev", dev))
@@ -127,9 +132,20 @@ def prepare(
     return Setup(config, exp, ranks, assets, model.to(ranks.device), **sets, inputs=inputs, command=command)
 
 
+def _check_dimension(model: nn.Module, config: RunConfig) -> None:
+    made = load_kind(FEATURES, config.features.name).build(config.features).dim
+    taken = getattr(model, "input_dim", made)
+    if taken != made:
+        raise InputError(
+            f"features: {config.features.name} makes {made} dimensions, but the model takes {taken}; "
+            f"give --cmvn of these features, or model.input_dim={made} without it"
+        )
+
+
 def _assets_hash(assets: Assets) -> str:
     tokenizer = assets.tokenizer
-    return hash_json([tokenizer and [tokenizer.vocab, tokenizer.normaliser.hash], assets.cmvn])
+    cmvn = assets.cmvn and {key: assets.cmvn[key] for key in ("mean", "std", "frames") if key in assets.cmvn}
+    return hash_json([tokenizer and [tokenizer.vocab, tokenizer.normaliser.hash], cmvn])
 
 
 def _data_set(
@@ -144,7 +160,7 @@ def _data_set(
     training = name == "train"
     extractor = load_kind(FEATURES, config.features.name).build(config.features)
     optional = [t for t in ("feats.scp", "utt2lang") if t != "feats.scp" or "features" in model.requires]
-    manifest = read_manifest(folders, tables_of(model.requires), optional, extractor.rate)
+    manifest = read_manifest(folders, tables_of(model.requires), optional, extractor.rate, config.features)
     speeds = config.augment.speeds if training else [1.0]
 
     tokens, unknown, frames = None, None, None

@@ -54,7 +54,8 @@ def train(
     with _lock(exp, ranks.first), _settings(config, ranks.device):
         newest = _newest(exp, config, ranks.first)
         bf16, precision = choose_precision(config.loop.precision, ranks.device)
-        setup = prepare(config, exp, ranks, load_assets(tokenizer, cmvn), train, dev, command)
+        assets = load_assets(tokenizer, cmvn, config.features)
+        setup = prepare(config, exp, ranks, assets, train, dev, command)
         if newest is None:
             for rule, report in load_initial(setup.model, config.init):
                 _say(ranks.first, f"init {rule}: {report}")

@@ -87,6 +87,63 @@ def test_broken_statistics(world, capsys):
     untouched(world)
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", '{"mean": 1, "std": [1]}'])
+def test_statistics_that_are_none(world, capsys, content):
+    file = world.folder / "cmvn.json"
+    file.write_text(content)
+    fails(capsys, train(world, "--cmvn", file), f"{file}: no CMVN statistics")
+    untouched(world)
+
+
+def features(folder, *options):
+    assert main(["features", "--data", str(folder), "--jobs", "1", *options]) == 0
+
+
+def test_dumped_features_of_another_configuration(world, capsys):
+    features(world.train, "low_freq=100")
+    place = world.train / "features.json"
+    fails(capsys, train(world), f"{place}: of other features", "low_freq: 100.0 -> 20.0")
+    untouched(world)
+    assert world.run(features__low_freq=100) == 0
+
+
+def test_dumped_dev_features_of_another_configuration(world, capsys):
+    features(world.dev, "window=hamming")
+    fails(capsys, train(world), f"{world.dev / 'features.json'}: of other features", "window")
+    untouched(world)
+
+
+def test_features_normalised_by_speaker(world, capsys):
+    features(world.train, "--speaker-cmvn", "true")
+    fails(capsys, train(world), f"{world.train / 'features.json'}: of features normalised by speaker")
+    untouched(world)
+
+
+def test_statistics_of_another_configuration(world, capsys):
+    features(world.train, "--cmvn", "true", "--dump", "false", "low_freq=100")
+    place = world.train / "cmvn.json"
+    fails(capsys, train(world, "--cmvn", place), f"{place}: of other features", "low_freq: 100.0 -> 20.0")
+    untouched(world)
+    assert main([*train(world, "--cmvn", str(place)), "features.low_freq=100"]) == 0
+
+
+def test_features_of_another_dimension_than_the_model_takes(world, capsys):
+    arguments = train(world, "model={name: ctc}", features__bins=40)
+    fails(capsys, [a for a in arguments if a != "model.name=tiny"], "fbank makes 40 dimensions", "takes 80")
+    untouched(world)
+
+
+def test_audio_of_another_rate_than_the_models(world, capsys):
+    fails(capsys, train(world, features__rate=8000), "wrong sample rate: 16000 Hz where 8000 Hz")
+    untouched(world)
+
+
+def test_an_experiment_folder_that_is_a_file(world, capsys):
+    (world.folder / "exp").write_text("mine")
+    fails(capsys, train(world), f"{world.folder / 'exp'}: File exists")
+    assert (world.folder / "exp").read_text() == "mine"
+
+
 def test_a_set_given_twice(world, capsys):
     command = train(world)
     command.insert(command.index("--dev"), str(world.train))
