@@ -6,6 +6,7 @@ Neither this file nor the table of verbs imports anything heavy, so `speechkit -
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import re
 import sys
@@ -50,6 +51,20 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
     return args
 
 
+# What is wrong with a path that the user gave; any other error of the system is a bug to be seen whole.
+_PATHS = (
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EROFS,
+)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb; returns the exit status (1 bad input, 2 bad command line, 130 interrupted)."""
     argv = sys.argv[1:] if argv is None else argv
@@ -80,11 +95,10 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         from speechkit.files import disk_full
 
-        if not disk_full(error, error.filename or "") and not isinstance(
-            error, (FileNotFoundError, PermissionError)
-        ):
+        if not disk_full(error, error.filename or "") and not (error.filename and error.errno in _PATHS):
             raise
-        print(f"speechkit {verb}: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        path = error.filename2 or error.filename
+        print(f"speechkit {verb}: error: {path}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

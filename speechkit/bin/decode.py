@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> None:
         )
     how = args.how or (Path(args.config).stem.removeprefix("decode_") if args.config else "greedy")
     extra = [path for path in (args.lexicon, args.lm, args.tune_on) if path]
+    if how != Path(how).name:
+        raise UsageError(f"--how '{how}' becomes part of a folder's name: no slash, please")
     for path in [*extra, *args.data]:
         if not Path(path).exists():
             raise InputError(f"{path}: no such file or folder")

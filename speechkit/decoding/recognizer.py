@@ -82,7 +82,7 @@ class Recognizer:
         """
         if not isinstance(config, DecodeConfig):
             config = load_config(DecodeConfig, config)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = choose_device(device)
         checkpoint = find_checkpoint(Path(exp))
         model, run, assets = load_model(checkpoint, device)
         resources = Resources(model, assets, Path(lexicon) if lexicon else None, Path(lm) if lm else None)
@@ -112,7 +112,15 @@ class Recognizer:
             return {name: _join([heads[name] for heads in parts]) for name in parts[0]}
 
     def search(self, heads: Heads) -> list[list[Hypothesis]]:
-        """N-best hypotheses of each utterance, best first."""
+        """N-best hypotheses of each utterance, best first.
+
+        Raises:
+            InputError: the model has no such head as the search reads.
+        """
+        if self.config.search.head not in heads:
+            raise InputError(
+                f"search.head={self.config.search.head}: the model has no such head, but {', '.join(heads)}"
+            )
         return self.searcher(heads)
 
     def batches(self, folder: str | Path) -> tuple[Manifest, Iterator[Batch]]:
@@ -122,7 +130,7 @@ class Recognizer:
             InputError: an utterance cannot be read; nothing is left out of what is decoded.
         """
         tables = tables_of(self.model.inputs)
-        manifest = read_manifest([folder], tables, ("feats.scp",), rate=self.extractor.rate)
+        manifest = read_manifest([folder], tables, ("feats.scp",), self.extractor.rate, self.run.features)
         reader = BatchReader(Context(manifest, self.extractor), self.model.inputs)
         budget = plan.Config(seconds=self.config.seconds)
         order = plan.BatchPlan(manifest.hashes, manifest.seconds, budget, shuffle=False)
@@ -198,6 +206,17 @@ class Recognizer:
             group.append(i)
         if group:
             yield group
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of that name, or a GPU when there is one; InputError when it cannot be used."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # whatever torch says it with
+        why = str(error).splitlines()[0][:120]
+        raise InputError(f"--device {name}: cannot be used here ({why}); leave it out, or try cpu") from None
+    return device
 
 
 def find_checkpoint(exp: Path) -> Path:

@@ -132,6 +132,9 @@ BAD = {
     "grid of nothing": (["grid={bean: [1]}", "search.name=ctc_beam"], 1, "has no such option"),
     "unknown search": (["search.name=ctc_been"], 1, "did you mean 'ctc_beam'?"),
     "unknown option": (["search.name=ctc_beam", "search.bean=3"], 1, "did you mean 'beam'?"),
+    "how with a slash": (["--how", "a/b"], 2, "no slash, please"),
+    "no such device": (["--device", "banana"], 1, "--device banana: cannot be used here"),
+    "no such head": (["search.head=attention"], 1, "the model has no such head, but ctc"),
     "out for two": (["--data", "{dev}", "{dev}", "--out", "{tmp}/o"], 2, "--out takes one --data"),
 }
 
@@ -169,6 +172,20 @@ def test_an_unreadable_utterance_fails_the_decode(world, exp, tmp_path, capsys):
     assert main(["decode", "--model", str(exp), "--data", str(broken)]) == 1
     assert f"utterance {utterance}" in capsys.readouterr().err
     assert not (exp / "decode_broken_greedy").exists()
+
+
+def test_features_of_another_configuration_are_refused(world, exp, tmp_path, capsys):
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(world.dev, other)
+    command = ["decode", "--model", str(exp), "--data", str(other)]
+    assert main(["features", "--data", str(other), "--jobs", "1", "low_freq=100"]) == 0
+    assert main(command) == 1
+    assert f"{other / 'features.json'}: of other features" in capsys.readouterr().err
+    assert not (exp / "decode_other_greedy").exists()
+    assert main(["features", "--data", str(other), "--jobs", "1"]) == 0
+    assert main(command) == 0
 
 
 def test_an_unfinished_training_names_its_checkpoints(tmp_path):
