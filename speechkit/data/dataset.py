@@ -252,14 +252,19 @@ def _in_processes(read: Callable, micro_batches: Iterable, config: Config) -> It
         generator=torch.Generator(),  # else the global one would be drawn from
         worker_init_fn=_start_worker,
     )
+    running = iter(loader)
     try:
-        yield from loader
+        yield from running
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise InputError(
             f"a loading process was killed ({error}); out of memory? lower data.workers or data.ahead"
         ) from error
+    finally:
+        # An error's traceback keeps `running` alive until the program ends, which would then wait for ever for
+        # workers that ignore SIGTERM; only this private method ends them now.
+        running._shutdown_workers()
 
 
 def _start_worker(number: int) -> None:

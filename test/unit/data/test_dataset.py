@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import soundfile
@@ -187,6 +190,18 @@ def test_reading_ahead_keeps_the_order_and_passes_errors_on(workers):
         for value in stream:
             got.append(value)
     assert got == [0, 10, 20, 30, 40, 50, 60]
+
+
+def test_loading_processes_end_with_the_program_that_an_error_stops(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from speechkit.data.dataset import Config, read_ahead\n"
+        "def read(item):\n"
+        "    return 1 // (3 - item)\n"
+        "list(read_ahead(read, range(50), Config(workers=2, ahead=2)))\n"
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
 
 
 def test_reading_ahead_reads_no_further_than_asked():
