@@ -262,7 +262,7 @@ def _in_processes(read: Callable, micro_batches: Iterable, config: Config) -> It
             f"a loading process was killed ({error}); out of memory? lower data.workers or data.ahead"
         ) from error
     finally:
-        # An error's traceback keeps `running` alive until the program ends, which would then wait for ever for
+        # An error's traceback keeps `running` alive to the program's end, which would then wait for ever for
         # workers that ignore SIGTERM; only this private method ends them now.
         running._shutdown_workers()
 
