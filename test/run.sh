@@ -14,4 +14,4 @@ echo "ruff and shellcheck" >&2
 ruff check --quiet speechkit test utils egs setup.py
 find . \( -name '.?*' -o -path ./tools/build -o -path './tools/venv-*' \) -prune \
   -o -name '*.sh' -print0 | sort -z | xargs -0 shellcheck .ci/run
-exec python -m pytest "$@"
+exec python -m pytest --numprocesses "$(nproc)" --dist loadfile "$@"
