@@ -1,0 +1,49 @@
+"""Early stopping, TensorBoard events and the progress bar of a whole training."""
+
+from __future__ import annotations
+
+import os
+import pty
+from pathlib import Path
+
+import pytest
+from tiny_training import World, fork, rows, wait
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    return World(tmp_path_factory.mktemp("world"), utterances=8, dev=3)
+
+
+def test_training_stops_when_validations_are_no_better(world, capsys):
+    options = {"optim__lr": 0, "validation__every": 1, "validation__patience": 2}  # nothing is learned
+    assert world.run("patient", **options) == 0
+    assert max(row["update"] for row in rows(world.folder / "patient", "train")) == 3
+    assert "no better wer in 2 validations" in capsys.readouterr().err
+    assert (world.folder / "patient" / "final" / "model.safetensors").exists()
+
+
+def test_tensorboard_has_the_values_of_the_metrics(world):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert world.run("events", loop__tensorboard="true") == 0
+    events = EventAccumulator(str(world.folder / "events" / "tensorboard")).Reload()
+    for kind, name in (("train", "loss"), ("train", "lr"), ("dev", "wer")):
+        found = {event.step: event.value for event in events.Scalars(f"{kind}/{name}")}
+        wanted = {row["update"]: row[name] for row in rows(world.folder / "events", kind)}
+        assert found == pytest.approx(wanted)
+
+
+def test_a_terminal_gets_a_progress_bar(world):
+    ours, theirs = pty.openpty()
+    pid = fork(lambda: world.run("bar"), Path(os.ttyname(theirs)))
+    os.close(theirs)
+    said = b""
+    try:
+        while piece := os.read(ours, 4096):
+            said += piece
+    except OSError:  # how Linux reports that nobody holds the terminal any more
+        pass
+    os.close(ours)
+    assert wait(pid) == 0
+    assert b"| 12/12 [" in said and b"finished: 12 updates made" in said
