@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import struct
+import termios
 from pathlib import Path
 
 import pytest
@@ -36,6 +39,7 @@ def test_tensorboard_has_the_values_of_the_metrics(world):
 
 def test_a_terminal_gets_a_progress_bar(world):
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, 120, 0, 0))  # rows and columns
     pid = fork(lambda: world.run("bar"), Path(os.ttyname(theirs)))
     os.close(theirs)
     said = b""
