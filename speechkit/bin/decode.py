@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> None:
         inputs = [find_checkpoint(exp) / "model.safetensors", data, *extra]
         # Not the folder: scoring adds files to it.
         stamp = Stamp(out / "text", "decode", [to_dict(config), how], inputs, args.force)
-        if not stamp.fresh():
+        complete = all((out / file).is_file() for file in ("text", "nbest.jsonl", "decode.json"))
+        if not (complete and stamp.fresh()):
             jobs[data] = (out, stamp)
     if jobs:
         _decode(args, exp, config, how, jobs)

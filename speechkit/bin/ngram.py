@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--order", type=int, default=4, help="1 to 6 (default: %(default)s)")
     train.add_argument("--out", type=Path, required=True, help="ARPA file to write; .gz compresses")
     train.add_argument("--words", type=Path, help="vocabulary, first column; other words become <unk>")
+    _add_tokenizer(train)
     train.add_argument(
         "--discount-fallback",
         type=true_or_false,
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     score.add_argument("--lm", type=Path, required=True, help="ARPA file")
     score.add_argument("--text", type=Path, required=True, help="sentences, one a line")
     _add_ids(score)
+    _add_tokenizer(score)
     score.add_argument("--out", type=Path, help="file for the table instead of standard output")
     convert = actions.add_parser("convert", help="check an ARPA file and write it again", allow_abbrev=False)
     convert.add_argument("--lm", type=Path, required=True, help="ARPA file; .gz is read too")
@@ -45,15 +47,30 @@ def _add_ids(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ids", type=true_or_false, default=False, help="lines begin with an utterance id")
 
 
+def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
+    about = "folder of a tokenizer: the model's units are its tokens, for a search with lm_unit=token"
+    parser.add_argument("--tokenizer", type=Path, help=about)
+
+
 def run(args: argparse.Namespace) -> int | None:
     """Runs the chosen action."""
     return {"train": _train, "score": _score, "convert": _convert}[args.action](args)
 
 
-def _sentences(path: Path, ids: bool) -> dict[str, str]:
+def _sentences(path: Path, args: argparse.Namespace) -> dict[str, str]:
+    """Sentences by line or utterance, as words or as the tokens of a tokenizer, between spaces."""
     from speechkit.text.reading import read_sentences, read_text
 
-    return read_text(path) if ids else read_sentences(path)
+    sentences = read_text(path) if args.ids else read_sentences(path)
+    if args.tokenizer is None:
+        return sentences
+    from speechkit.text.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(args.tokenizer)
+    return {
+        name: " ".join(tokenizer.vocab[token] for token in tokenizer.encode(text))
+        for name, text in sentences.items()
+    }
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -61,12 +78,18 @@ def _train(args: argparse.Namespace) -> None:
     from speechkit.lm.kneser_ney import FALLBACK
     from speechkit.text.reading import read_utf8
 
-    inputs = [*args.text, *([args.words] if args.words else [])]
-    options = [args.order, args.discount_fallback, args.ids, args.words is not None]
+    inputs = [*args.text, *(path for path in (args.words, args.tokenizer) if path)]
+    options = [
+        args.order,
+        args.discount_fallback,
+        args.ids,
+        args.words is not None,
+        args.tokenizer is not None,
+    ]
     stamp = Stamp(args.out, "ngram", options, inputs, args.force)
     if stamp.fresh():
         return
-    lines = {path: _sentences(path, args.ids) for path in args.text}
+    lines = {path: _sentences(path, args) for path in args.text}
     sentences = [line for path in lines for line in lines[path].values()]
     names = [f"{path}: utterance {name}" if args.ids else name for path in lines for name in lines[path]]
     words = None
@@ -87,7 +110,7 @@ def _score(args: argparse.Namespace) -> None:
     from speechkit.files import write_text
     from speechkit.lm import read_arpa
 
-    sentences = _sentences(args.text, args.ids)
+    sentences = _sentences(args.text, args)
     scores = read_arpa(args.lm).score_sentences(list(sentences.values()))
     rows = zip(sentences, scores.log10, scores.counts - 1, scores.oov)
     table = "".join(f"{name} {log10:.6f} {words} {oov}\n" for name, log10, words, oov in rows)

@@ -36,6 +36,12 @@ def run(args: argparse.Namespace) -> int:
     import shlex
     import sys
 
+    for folder in set(args.train) & set(args.dev):
+        print(
+            f"speechkit train: {folder} is trained on and validated on: its dev values mean little",
+            file=sys.stderr,
+        )
+
     from speechkit.train.start import train
 
     command = shlex.join(["speechkit", *sys.argv[1:]]) if sys.argv[1:2] == ["train"] else "speechkit train"

@@ -11,7 +11,7 @@ import torch
 
 from speechkit.config import load_kind
 from speechkit.data.dataset import Loaded
-from speechkit.errors import InputError
+from speechkit.errors import InputError, nearest
 from speechkit.train import optim
 from speechkit.train.ema import EMA
 from speechkit.train.freeze import apply_freezing, check_freezing
@@ -55,6 +55,12 @@ class Trainer:
             config.loop.distributed == "ddp",
         )
         texts = references(setup.dev, setup.assets) if "tokens" in self.model.requires else None
+        measured = ["loss", *(f"loss_{term}" for term in self.terms)]
+        measured += ["wer", "cer", "blank_ratio"] if texts is not None else []
+        if self.metric not in measured:
+            raise InputError(
+                f"validation.metric={self.metric} is not measured{nearest(self.metric, measured)}"
+            )
         watch = watched(setup.dev, config.validation.samples)
         tokenizer = setup.assets.tokenizer
         self.validator = Validator(self.model, self.terms, tokenizer, self.ranks, texts, watch)

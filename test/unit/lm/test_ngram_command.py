@@ -41,3 +41,30 @@ def test_several_texts_words_and_fallback(tmp_path):
     command += ["--words", str(tmp_path / "words"), "--discount-fallback", "true", "--out", str(out)]
     assert main(command) == 0
     assert read_arpa(out).words == ["<unk>", "<s>", "</s>", "a", "b"]
+
+
+def test_a_model_of_tokens_serves_the_search(tmp_path):
+    """`ngram train --tokenizer` makes the model that `lm_unit: token` reads."""
+    import torch
+
+    from speechkit.lm import read_arpa
+    from speechkit.search.ctc_beam import CtcBeam, CtcBeamConfig
+    from speechkit.text.tokenizer import build_tokenizer
+
+    text = tmp_path / "text"
+    text.write_text("ab ba\nab ab\nba ab\n" * 3)
+    tokenizer = build_tokenizer("char", ["ab ba"])
+    tokenizer.save(tmp_path / "tokens")
+    command = ["ngram", "train", "--text", str(text), "--order", "3", "--out", str(tmp_path / "x.arpa")]
+    assert main([*command, "--tokenizer", str(tmp_path / "tokens"), "--discount-fallback", "true"]) == 0
+    lm = read_arpa(tmp_path / "x.arpa")
+    assert {"a", "b", "▁"} <= set(lm.words)
+    beam = CtcBeam(CtcBeamConfig(lm_unit="token", lm_weight=5.0), tokenizer.vocab, lm=lm)
+    assert beam.unknown == [token for token in tokenizer.vocab if token not in lm.index]
+    log_probs = torch.full((1, 4, len(tokenizer.vocab)), -3.0)
+    a, b = tokenizer.encode("ab")
+    log_probs[0, [0, 2], a] = -0.1
+    log_probs[0, 1, tokenizer.blank] = -0.1
+    log_probs[0, 3, b] = -0.1  # by sound alone: aab, which the text never has
+    (nbest,) = beam(log_probs.log_softmax(-1), torch.tensor([4]))
+    assert tokenizer.decode(nbest[0].tokens) != "aab"
