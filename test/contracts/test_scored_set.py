@@ -24,7 +24,7 @@ def test_r12_a_lost_hypothesis_fails_scoring_unless_asked_for(places, capsys):
     assert lost in capsys.readouterr().err
     assert not (decode / "result.json").exists() and not (decode / "wer").exists()
     assert main(["score", "--data", str(data), str(decode), "--missing-as-deletions", "true"]) == 0
-    words = json.loads((decode / "result.json").read_text())["words"]
+    words = json.loads((decode / "result.json").read_text())["counts"]["words"]
     assert words["del"] == len(lines[-1].split()) - 1 and words["sub"] == words["ins"] == 0
 
 
