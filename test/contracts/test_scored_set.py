@@ -24,8 +24,8 @@ def test_r12_a_lost_hypothesis_fails_scoring_unless_asked_for(places, capsys):
     assert lost in capsys.readouterr().err
     assert not (decode / "result.json").exists() and not (decode / "wer").exists()
     assert main(["score", "--data", str(data), str(decode), "--missing-as-deletions", "true"]) == 0
-    words = json.loads((decode / "result.json").read_text())["counts"]["words"]
-    assert words["del"] == len(lines[-1].split()) - 1 and words["sub"] == words["ins"] == 0
+    counts = json.loads((decode / "result.json").read_text())["counts"]
+    assert counts["del"] == len(lines[-1].split()) - 1 and counts["sub"] == counts["ins"] == 0
 
 
 def test_r12_a_hypothesis_without_reference_fails_scoring(places, capsys):
