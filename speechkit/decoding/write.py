@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-import yaml
-
 from speechkit.config import to_dict
 from speechkit.decoding.recognizer import Recognizer
 from speechkit.errors import InputError
@@ -105,8 +103,3 @@ def _updates(checkpoint: Path) -> int | None:
         return None
     rows = (json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines())
     return max((row.get("update", 0) for row in rows), default=None)
-
-
-def as_yaml(values: dict) -> str:
-    """Nested values for people."""
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
