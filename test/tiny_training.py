@@ -133,6 +133,7 @@ class World:
             "model.name": "tiny",
             "plan.seconds": 2.5,
             "loop.max_updates": 12,
+            "loop.precision": "fp32",  # tolerances are those of fp32, also where "auto" takes bf16
             "loop.log_every": 1,
             "loop.tensorboard": "false",
             "validation.every": 4,

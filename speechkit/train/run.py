@@ -22,7 +22,7 @@ class LoopConfig:
     max_updates: int = 10000
     """Updates of the run; schedules stretch over it."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast on GPUs that compute in it, fp32 on CPUs, where only some are faster with it."""
+    """auto: bf16 autocast where the GPU or CPU computes in it (AMX, AVX512-BF16), else fp32."""
     threads: int = 0
     """Threads of CPU operations; 0 leaves it to torch and OMP_NUM_THREADS."""
     deterministic: bool = True

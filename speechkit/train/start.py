@@ -92,16 +92,16 @@ def _summary(trainer: Trainer, newest: Path | None, precision: str) -> str:
 def choose_precision(precision: str, device: torch.device) -> tuple[bool, str]:
     """Whether to autocast to bf16, and a text that says so.
 
-    "auto" is bf16 on a GPU that computes in it and fp32 on a CPU: there bf16 is faster only with AMX or
-    AVX512-BF16 and large layers. Asked for without them it is emulated, correct and slow.
+    "auto" is bf16 where the device computes in it: a GPU since Ampere, a CPU with AMX or AVX512-BF16. Asked
+    for elsewhere it is emulated, correct and slow.
     """
-    if precision == "auto":
-        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return bf16, "bf16 autocast" if bf16 else "fp32"
-    if precision == "bf16" and device.type == "cpu":
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
         native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        return True, "bf16 autocast" + ("" if native else " (emulated and slow: this CPU has no bf16 unit)")
-    return precision == "bf16", "bf16 autocast" if precision == "bf16" else "fp32"
+    if precision == "fp32" or (precision == "auto" and not native):
+        return False, "fp32"
+    return True, "bf16 autocast" + ("" if native else " (emulated and slow: no bf16 unit here)")
 
 
 def _newest(exp: Path, config: RunConfig, first: bool) -> Path | None:

@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 import soxr
 from acoustics import RATE, apply_condition, draw_condition
-from sentences import FAR_CUES, SIZES, Sentence, write_sets
+from sentences import CORPUS, FAR_CUES, SIZES, Sentence, write_sets
 from voices import BABBLE, VOICES, draw_voice
 
 from speechkit.bin.__main__ import true_or_false
@@ -40,7 +40,7 @@ def plan_set(name: str, sentences: list[Sentence], seed: int, labelled: set[str]
     Returns:
         A row an utterance: what `sentences.jsonl` holds. `path` is relative to the corpus.
     """
-    rng = random.Random(f"mini_en {seed} {name} voices")
+    rng = random.Random(f"{CORPUS} {seed} {name} voices")
     rows, variants = [], []
     for number, sentence in enumerate(sentences):
         variants = variants or rng.sample(VOICES[name], len(VOICES[name]))
@@ -106,7 +106,7 @@ def write_corpus(out: Path, seed: int, far_cues: str, sizes: dict[str, int], job
     """Writes everything below `out`; returns set -> seconds of audio."""
     sets = write_sets(seed, far_cues, sizes)
     labelled = {word for sentence in sets["train"] for word in sentence.words}
-    rng = random.Random(f"mini_en {seed} babble")
+    rng = random.Random(f"{CORPUS} {seed} babble")
     background = rng.sample(
         [s.text for s in write_sets(seed + 1, "speech", _BACKGROUND)["train"]], _BACKGROUND["train"]
     )
