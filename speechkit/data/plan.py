@@ -18,6 +18,7 @@ import numpy as np
 from speechkit.config import check_range
 from speechkit.errors import InputError
 from speechkit.files import hash_bytes
+from speechkit.hashing import mix
 
 
 @dataclass
@@ -50,31 +51,6 @@ class Config:
         check_range("min_seconds", self.min_seconds, 0)
         check_range("max_seconds", self.max_seconds, self.min_seconds)
         check_range("source_power", self.source_power, 0, 1)
-
-
-def mix(*parts: int | np.ndarray) -> np.ndarray:
-    """Hash of whole numbers, elementwise over arrays: the finaliser of splitmix64, chained.
-
-    Args:
-        parts: integers or integer arrays that broadcast; order matters.
-
-    Returns:
-        uint64 array (0-dimensional when all parts are scalars).
-    """
-    state = np.zeros((), np.uint64)
-    with np.errstate(over="ignore"):
-        for part in parts:
-            value = np.asarray(part).astype(np.uint64)
-            state = (state ^ value) + np.uint64(0x9E3779B97F4A7C15)
-            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            state = state ^ (state >> np.uint64(31))
-    return state
-
-
-def seed_of(*parts: int) -> int:
-    """Hash of whole numbers as a non-negative 63-bit seed for a generator."""
-    return int(mix(*parts) >> np.uint64(1))
 
 
 def hash_ids(ids: Sequence[str]) -> np.ndarray:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from speechkit.data.batch import Batch, Padded
-from speechkit.data.plan import seed_of
 from speechkit.errors import InputError
+from speechkit.hashing import seed_of
 from speechkit.train.distributed import Ranks
 from speechkit.train.gradients import FlatGradients
 

@@ -9,7 +9,7 @@ from style.sources import ROOMS, ROOT, python_files, tree, where
 
 # Ground floor first: each room imports only what stands above it.
 ORDER = (
-    *("errors", "files", "stamp", "config", "systems", "doctor"),
+    *("errors", "files", "hashing", "stamp", "config", "systems", "doctor"),
     *("text", "layers", "frontends", "data", "losses", "metrics", "encoders", "decoders", "fusion", "lm"),
     *("search", "integrations", "models", "train", "decoding", "bin"),
 )

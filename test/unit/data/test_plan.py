@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from speechkit.data.plan import BatchPlan, Config, deal, hash_ids, mix, seed_of
+from speechkit.data.plan import BatchPlan, Config, deal, hash_ids
 from speechkit.errors import InputError
+from speechkit.hashing import mix, seed_of
 
 SPEEDS = (0.9, 1.0, 1.1)
 
