@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from speechkit.config import check_range
 from speechkit.encoders import EncoderOutput
+from speechkit.encoders.masking import hide
 from speechkit.layers import subsampling
 from speechkit.layers.dropout import FrameDropout
 from speechkit.layers.masks import Packing
@@ -103,11 +105,14 @@ class BlstmEncoder(nn.Module):
         input_dim: F.
     """
 
+    takes = "features"
+
     def __init__(self, config: Config, input_dim: int) -> None:
         super().__init__()
-        self.output_dim = config.projection or 2 * config.cells
+        self.output_dim = self.local_dim = config.projection or 2 * config.cells
         self.strides = config.strides or [1] * config.layers
         self.subsampling = subsampling.build(config.subsampling, input_dim, self.output_dim)
+        self.stride = self.subsampling.factor * math.prod(self.strides)
         self.layers = nn.ModuleList(
             BlstmLayer(self.output_dim, config.cells, config.projection) for _ in range(config.layers)
         )
@@ -115,7 +120,7 @@ class BlstmEncoder(nn.Module):
         self.mask_embedding = None
         if config.mask_embedding:
             self.mask_embedding = nn.Parameter(torch.empty(self.output_dim).uniform_())
-        self.keep_hidden_states = False
+        self.keep_hidden_states = self.keep_local = False
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """`(B,)` output frames of inputs with so many frames."""
@@ -130,10 +135,13 @@ class BlstmEncoder(nn.Module):
         lengths: Tensor,
         *,
         mask: Tensor | None = None,
+        channel_mask: Tensor | None = None,
         context: Tensor | None = None,
         context_lengths: Tensor | None = None,
     ) -> EncoderOutput:
         """Encodes; arguments as for `speechkit.encoders.stack.BlockEncoder`, without a context.
+
+        With `strides`, a mask and `local` have the frames of the first layer, more than the output has.
 
         Raises:
             ValueError: a context, or a mask without `mask_embedding: true`.
@@ -142,17 +150,16 @@ class BlstmEncoder(nn.Module):
             raise ValueError("the blstm encoder reads no context; use conformer or transformer")
         x, packing = self.subsampling(x, lengths)
         if packing.total == 0:
-            return EncoderOutput(x.new_zeros(len(lengths), 0, self.output_dim), packing.lengths)
-        if mask is not None:
-            if self.mask_embedding is None:
-                raise ValueError("a mask needs an encoder built with mask_embedding: true")
-            x = torch.where(packing.pack(mask)[:, None], self.mask_embedding.to(x.dtype), x)
+            nothing = x.new_zeros(len(lengths), 0, self.output_dim)
+            return EncoderOutput(nothing, packing.lengths, local=nothing if self.keep_local else None)
+        local = packing.unpack(x) if self.keep_local else None
+        x = hide(x, packing, self.mask_embedding, mask, channel_mask)
         states = [packing.unpack(x)] if self.keep_hidden_states else None
         for layer, stride in zip(self.layers, self.strides):
             x, packing = thin(self.dropout(layer(x, packing), packing), packing, stride)
             if states is not None:
                 states.append(packing.unpack(x))
-        return EncoderOutput(packing.unpack(x), packing.lengths, states)
+        return EncoderOutput(packing.unpack(x), packing.lengths, states, local)
 
 
 def thin(x: Tensor, packing: Packing, stride: int) -> tuple[Tensor, Packing]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from speechkit.encoders import EncoderOutput
+from speechkit.encoders.masking import hide
 from speechkit.layers.dropout import FrameDropout
 from speechkit.layers.masks import Packing
 
@@ -27,6 +28,8 @@ class BlockEncoder(nn.Module):
         checkpointing: recompute each block in the backward pass instead of storing what is inside.
     """
 
+    takes = "features"
+
     def __init__(
         self,
         subsampling: nn.Module,
@@ -44,9 +47,10 @@ class BlockEncoder(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = final_norm
         self.mask_embedding = nn.Parameter(torch.empty(dim).uniform_()) if mask_embedding else None
-        self.output_dim = dim
+        self.output_dim = self.local_dim = dim
+        self.stride = subsampling.factor
         self.checkpointing = checkpointing
-        self.keep_hidden_states = False
+        self.keep_hidden_states = self.keep_local = False
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """`(B,)` output frames of inputs with so many frames."""
@@ -58,6 +62,7 @@ class BlockEncoder(nn.Module):
         lengths: Tensor,
         *,
         mask: Tensor | None = None,
+        channel_mask: Tensor | None = None,
         context: Tensor | None = None,
         context_lengths: Tensor | None = None,
     ) -> EncoderOutput:
@@ -67,6 +72,7 @@ class BlockEncoder(nn.Module):
             x: `(B, T, F)` features; the padding may hold anything.
             lengths: `(B,)` frames.
             mask: `(B, T')` bool, True at output frames that the mask embedding replaces, or None.
+            channel_mask: `(B, D)` bool, True at channels that are 0 in all frames, or None.
             context: `(B, M, context_dim)` sequence that the blocks read, or None.
             context_lengths: `(B,)` of `context`.
 
@@ -75,10 +81,11 @@ class BlockEncoder(nn.Module):
         """
         x, packing = self.subsampling(x, lengths)
         if packing.total == 0:  # not one frame: every utterance is shorter than the window
-            return EncoderOutput(x.new_zeros(len(lengths), 0, self.output_dim), packing.lengths)
+            nothing = x.new_zeros(len(lengths), 0, self.output_dim)
+            return EncoderOutput(nothing, packing.lengths, local=nothing if self.keep_local else None)
         x = x.to(torch.promote_types(x.dtype, torch.float32))  # residuals stay fp32 under autocast
-        if mask is not None:
-            x = self._mask(x, packing.pack(mask))
+        local = packing.unpack(x) if self.keep_local else None
+        x = hide(x, packing, self.mask_embedding, mask, channel_mask)
         x, positions = self.positions(x, packing)
         x = self.dropout(x, packing)
         packed_context = self._pack_context(context, context_lengths)
@@ -90,12 +97,7 @@ class BlockEncoder(nn.Module):
                 x = block(x, packing, positions, packed_context)
             states.append(x)
         hidden = [packing.unpack(state) for state in states] if self.keep_hidden_states else None
-        return EncoderOutput(packing.unpack(self.norm(x)), packing.lengths, hidden)
-
-    def _mask(self, x: Tensor, mask: Tensor) -> Tensor:
-        if self.mask_embedding is None:
-            raise ValueError("a mask needs an encoder built with mask_embedding: true")
-        return torch.where(mask[:, None], self.mask_embedding.to(x.dtype), x)
+        return EncoderOutput(packing.unpack(self.norm(x)), packing.lengths, hidden, local)
 
     def _pack_context(self, context: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Packing] | None:
         if context is None:

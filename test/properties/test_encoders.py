@@ -207,3 +207,35 @@ def test_masked_frames_do_not_show_their_content(name):
     torch.testing.assert_close(hidden, encoder(other, lengths, mask=hide).frames, rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match="mask_embedding"):
         make(name)(x.float(), lengths, mask=hide)
+
+
+def test_masked_channels_are_zero_before_the_first_block(choice):
+    encoder = make(*choice, dtype=torch.float64).eval()
+    encoder.keep_hidden_states = encoder.keep_local = True
+    x, lengths = batch(dtype=torch.float64)
+    channels = torch.rand(len(lengths), encoder.local_dim) < 0.3
+    plain, masked = encoder(x, lengths), encoder(x, lengths, channel_mask=channels)
+    assert torch.equal(plain.local, masked.local)  # what a quantizer reads is not masked
+    assert plain.local.size(2) == encoder.local_dim
+    assert not torch.allclose(plain.frames, masked.frames)
+    first = masked.hidden_states[0]
+    if choice[1].get("positions") != "sinusoidal":  # added after masking
+        assert not first[channels[:, None].expand(first.shape)].any()
+
+
+def test_stride_is_the_step_between_frames(choice):
+    encoder = make(*choice)
+    assert encoder.takes == "features"
+    frames = encoder.output_lengths(torch.tensor([1000, 1000 + 24 * encoder.stride]))
+    assert int(frames[1] - frames[0]) == 24
+
+
+def test_local_features_are_kept_only_when_asked_for(choice):
+    encoder = make(*choice).eval()
+    x, lengths = batch()
+    assert encoder(x, lengths).local is None
+    encoder.keep_local = True
+    output = encoder(x, lengths)
+    assert output.local.size(0) == len(x) and output.local_raw is None
+    short = encoder(x[:, :0], torch.zeros_like(lengths))
+    assert short.local.shape == (len(x), 0, encoder.local_dim)
