@@ -9,6 +9,10 @@ from speechkit.config import load_config
 from speechkit.errors import InputError, UsageError, nearest
 
 
+ON_THIS_HOST = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1")
+"""What torchrun's --standalone means, but without a lookup of the name localhost, which containers may lack."""
+
+
 @dataclass
 class Decode:
     """One way of decoding, named `how` in results."""
@@ -156,7 +160,7 @@ def train_jobs(
     """One job for each system and seed that has something to train, each of so many processes."""
     jobs, start = [], ["speechkit"]
     if processes > 1:
-        start = ["torchrun", "--standalone", "--nproc-per-node", str(processes), "-m", "speechkit.bin"]
+        start = ["torchrun", *ON_THIS_HOST, "--nproc-per-node", str(processes), "-m", "speechkit.bin"]
     for name, system in chosen.items():
         if system.train is None:
             continue

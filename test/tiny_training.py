@@ -21,6 +21,7 @@ from torch import nn
 
 from speechkit.losses.ctc import ctc_loss
 from speechkit.models import MODELS
+from speechkit.systems import ON_THIS_HOST
 
 MODELS["tiny"] = "tiny_training"
 TEST = Path(__file__).parent
@@ -163,7 +164,7 @@ class World:
                 sys.executable,
                 "-m",
                 "torch.distributed.run",
-                "--standalone",
+                *ON_THIS_HOST,
                 "--nproc-per-node",
                 str(ranks),
             ]
