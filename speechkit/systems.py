@@ -8,9 +8,8 @@ from pathlib import Path
 from speechkit.config import load_config
 from speechkit.errors import InputError, UsageError, nearest
 
-
 ON_THIS_HOST = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1")
-"""What torchrun's --standalone means, but without a lookup of the name localhost, which containers may lack."""
+"""torchrun's --standalone without a lookup of the name localhost, which containers may lack."""
 
 
 @dataclass
