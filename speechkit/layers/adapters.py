@@ -1,0 +1,237 @@
+"""Small parts that learn in a frozen network: LoRA (Hu et al., 2021), bottlenecks (Houlsby et al., 2019).
+
+Both leave the names of the weights they adapt as they were, so a pre-trained state dict loads by name before
+or after, and both begin as the unchanged network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechkit.config import check_range
+from speechkit.errors import InputError
+
+ADAPTER_NAMES = ("*.lora_a", "*.lora_b", "*.adapter.*")
+"""Globs of the parameters made here."""
+
+
+@dataclass
+class Lora:
+    """Low-rank changes of linear layers: `W + alpha / rank * B A` (Hu et al., 2021, section 4.1)."""
+
+    rank: int = 8
+    """Rank r of the change."""
+
+    alpha: float = 16.0
+    """The change is scaled by alpha / rank."""
+
+    dropout: float = 0.0
+    """Probability of dropping a value of the input of A."""
+
+    targets: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
+    """Last names of the linear layers that are adapted; globs."""
+
+    train_base: bool = False
+    """Let the other weights learn too; false freezes them."""
+
+    def __post_init__(self) -> None:
+        check_range("rank", self.rank, 1)
+        check_range("alpha", self.alpha, 0)
+        check_range("dropout", self.dropout, 0, 1, open_high=True)
+        _check_targets(self.targets)
+
+
+@dataclass
+class Bottleneck:
+    """Residual bottlenecks after parts of every block (Houlsby et al., 2019, section 2.1)."""
+
+    dim: int = 64
+    """Inner dimension."""
+
+    targets: list[str] = field(default_factory=lambda: ["attention", "feed_forward"])
+    """Last names of the modules whose output goes through a bottleneck, before the residual sum; globs."""
+
+    train_base: bool = False
+    """Let the other weights learn too; false freezes them."""
+
+    train_norms: bool = True
+    """Let the layer norms learn with the bottlenecks, as published."""
+
+    def __post_init__(self) -> None:
+        check_range("dim", self.dim, 1)
+        _check_targets(self.targets)
+
+
+def _check_targets(targets: list[str]) -> None:
+    if not targets:
+        raise ValueError("targets=[] adapts nothing; name some, or leave the section out")
+
+
+class LoraLinear(nn.Linear):
+    """A linear layer with a low-rank change; `weight` and `bias` are those of the layer it replaces.
+
+    Args:
+        linear: what is adapted; its parameters are shared, not copied.
+        config: see `Lora`.
+    """
+
+    def __init__(self, linear: nn.Linear, config: Lora) -> None:
+        super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+        self.scale, self.rate = config.alpha / config.rank, config.dropout
+        self.lora_a = nn.Parameter(linear.weight.new_empty(config.rank, linear.in_features))
+        self.lora_b = nn.Parameter(linear.weight.new_zeros(linear.out_features, config.rank))
+        nn.init.kaiming_uniform_(self.lora_a, a=5**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(..., in)` to `(..., out)`: `x W^T + b + alpha / rank * x A^T B^T`."""
+        y = F.linear(x, self.weight, self.bias)
+        x = F.dropout(x, self.rate, self.training)
+        return y + F.linear(F.linear(x, self.lora_a), self.lora_b * self.scale)
+
+    def merged_weight(self) -> Tensor:
+        """`W + alpha / rank * B A`, `(out, in)`: one product for callers that join several layers.
+
+        It equals `forward` where no value of the input of A is dropped.
+        """
+        return torch.addmm(self.weight, self.lora_b, self.lora_a, alpha=self.scale)
+
+
+class BottleneckAdapter(nn.Module):
+    """`x + U gelu(D x)`; U is zero at the start.
+
+    Args:
+        width: of x.
+        dim: of what is between.
+    """
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(width, dim), nn.Linear(dim, width)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the shape given, `(..., width)`."""
+        return x + self.up(F.gelu(self.down(x)))
+
+
+def _matching(module: nn.Module, targets: list[str], kind: type) -> Iterator[tuple[str, nn.Module]]:
+    for name, part in list(module.named_modules()):
+        last = name.rpartition(".")[2]
+        if isinstance(part, kind) and any(fnmatchcase(last, target) for target in targets):
+            yield name, part
+
+
+def _nothing(what: str, targets: list[str], module: nn.Module, kind: type) -> InputError:
+    there = {name.rpartition(".")[2] for name, part in module.named_modules() if isinstance(part, kind)}
+    names = sorted(name for name in there if name and not name.isdigit())
+    return InputError(f"{what}.targets={targets}: no layer has such a name; there are {', '.join(names)}")
+
+
+def apply_lora(module: nn.Module, config: Lora) -> list[str]:
+    """Replaces the named linear layers by adapted ones, in place; see `freeze_base` for what learns then.
+
+    Returns:
+        Names of the layers.
+
+    Raises:
+        InputError: no linear layer has such a name.
+    """
+    names = []
+    for name, linear in _matching(module, config.targets, nn.Linear):
+        path, _, last = name.rpartition(".")
+        setattr(module.get_submodule(path), last, LoraLinear(linear, config).train(linear.training))
+        names.append(name)
+    if not names:
+        raise _nothing("lora", config.targets, module, nn.Linear)
+    return names
+
+
+@torch.no_grad()
+def merge_lora(module: nn.Module) -> list[str]:
+    """Adds the low-rank changes to the weights, in place, and leaves plain linear layers.
+
+    Returns:
+        Names of the layers; none for a module without LoRA.
+    """
+    names = []
+    for name, part in list(module.named_modules()):
+        if isinstance(part, LoraLinear):
+            plain = nn.Linear(part.in_features, part.out_features, bias=False, device="meta")
+            part.weight.copy_(part.merged_weight())
+            plain.weight, plain.bias = part.weight, part.bias
+            path, _, last = name.rpartition(".")
+            setattr(module.get_submodule(path), last, plain.train(part.training))
+            names.append(name)
+    return names
+
+
+def apply_bottlenecks(module: nn.Module, config: Bottleneck, width: int) -> list[str]:
+    """Sends the output of the named modules through bottlenecks, kept inside them as `adapter`, in place.
+
+    Args:
+        module: holds the modules; each must return one tensor.
+        config: see `Bottleneck`.
+        width: last dimension of their outputs.
+
+    Returns:
+        Names of the modules.
+
+    Raises:
+        InputError: no module has such a name.
+    """
+    names = []
+    for name, part in _matching(module, config.targets, nn.Module):
+        like = next(part.parameters())
+        part.adapter = BottleneckAdapter(width, config.dim).to(like).train(part.training)
+        part.register_forward_hook(_through_adapter)
+        names.append(name)
+    if not names:
+        raise _nothing("adapter", config.targets, module, nn.Module)
+    return names
+
+
+def _through_adapter(part: nn.Module, _: object, output: Tensor) -> Tensor:
+    return part.adapter(output)
+
+
+def freeze_base(module: nn.Module, norms: bool = False) -> None:
+    """Stops everything but the adapters from learning.
+
+    Args:
+        module: what was adapted.
+        norms: let layer norms learn too.
+    """
+    gains = {id(p) for part in module.modules() if isinstance(part, nn.LayerNorm) for p in part.parameters()}
+    for name, parameter in module.named_parameters():
+        own = any(fnmatchcase(f".{name}", pattern) for pattern in ADAPTER_NAMES)
+        if not own and not (norms and id(parameter) in gains):
+            parameter.requires_grad_(False)
+
+
+def adapt(module: nn.Module, width: int, lora: Lora | None, bottleneck: Bottleneck | None) -> None:
+    """What an encoder calls at the end of its construction: puts adapters in and freezes the rest.
+
+    Args:
+        module: the encoder, or the part of it that may be adapted.
+        width: D of its blocks.
+        lora: low-rank changes, or None.
+        bottleneck: bottlenecks, or None.
+
+    Raises:
+        InputError: nothing in it has the names of the targets.
+    """
+    if lora is not None:
+        apply_lora(module, lora)
+    if bottleneck is not None:
+        apply_bottlenecks(module, bottleneck, width)
+    chosen = [config for config in (lora, bottleneck) if config is not None]
+    if chosen and not any(config.train_base for config in chosen):
+        freeze_base(module, norms=bottleneck is not None and bottleneck.train_norms)
