@@ -22,7 +22,7 @@ class Model(Protocol):
     """Names of the batch fields that `encode` reads: a subset of `requires`."""
 
     weights: dict[str, float]
-    """Weight of each loss term; terms absent here are logged and not trained on."""
+    """Weight of each loss term; terms absent here are logged, under their bare name, and not trained on."""
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """The normaliser of each loss term, known before any forward pass."""
@@ -38,3 +38,6 @@ class Model(Protocol):
 
     def set_update(self, update: int) -> None:
         """Brings every schedule and freezing to the given update."""
+
+    # Optional: `advise(row: dict[str, float]) -> str | None`. Called with each training row that is logged;
+    # plain words about what looks wrong in it and what to do, which the loop prints.

@@ -22,7 +22,7 @@ from speechkit.train.setup import Setup, dev_stream, references, watched
 from speechkit.train.signals import STOPPED, StopRequest, Watchdog
 from speechkit.train.state import Progress, Window, environment, git_revision
 from speechkit.train.update import Outcome, Updater
-from speechkit.train.validation import Validator
+from speechkit.train.validation import Validator, columns
 
 
 class Trainer:
@@ -55,7 +55,7 @@ class Trainer:
             config.loop.distributed == "ddp",
         )
         texts = references(setup.dev, setup.assets) if "tokens" in self.model.requires else None
-        measured = ["loss", *(f"loss_{term}" for term in self.terms)]
+        measured = [*columns(dict.fromkeys(self.terms, 0.0), self.model.weights)]
         measured += ["wer", "cer", "blank_ratio"] if texts is not None else []
         if self.metric not in measured:
             raise InputError(
@@ -240,13 +240,11 @@ class Trainer:
     def _log_window(self, rate: float) -> None:
         progress, window = self.progress, self.progress.window
         terms = {t: s / max(1, n) for t, s, n in zip(self.terms, window.sums, window.counts)}
-        loss = sum(weight * terms[term] for term, weight in self.model.weights.items())
         row = {
             "update": progress.update,
             "epoch": progress.epoch,
             "kind": "train",
-            "loss": loss,
-            **{f"loss_{term}": value for term, value in terms.items()},
+            **columns(terms, self.model.weights),
             "lr": rate,
             "grad_norm": window.norm / max(1, window.updates),
             "skipped": progress.skipped,
@@ -260,11 +258,15 @@ class Trainer:
         speed = window.audio / max(1e-9, window.seconds)
         limit = self.config.loop.max_updates
         left = (limit - progress.update) * progress.seconds / progress.update
+        seen = "".join(f"{t} {v:.3g} " for t, v in terms.items() if t not in self.model.weights)
         self.log.line(
-            f"update {progress.update}/{limit} epoch {progress.epoch} loss {loss:.4g} lr {rate:.2e} "
-            f"norm {row['grad_norm']:.3g} | {speed:.0f} s of audio/s, padding {100 * row['padding']:.0f} %, "
-            f"waiting {100 * window.waited / max(1e-9, window.seconds):.0f} %, left {_duration(left)}"
+            f"update {progress.update}/{limit} epoch {progress.epoch} loss {row['loss']:.4g} {seen}"
+            f"lr {rate:.2e} norm {row['grad_norm']:.3g} | {speed:.0f} s of audio/s, "
+            f"padding {100 * row['padding']:.0f} %, waiting {100 * window.waited / max(1e-9, window.seconds):.0f} %, left {_duration(left)}"
         )
+        advice = self.model.advise(row) if window.updates and hasattr(self.model, "advise") else None
+        if advice:
+            self.log.line(advice)
         progress.window = Window()
 
     def validate(self, watchdog: Watchdog) -> dict[str, float]:

@@ -52,6 +52,16 @@ class _Totals:
         return [*self.losses, *self.counts, *self.errors]
 
 
+def columns(values: dict[str, float], weights: dict[str, float]) -> dict[str, float]:
+    """Terms as rows of metrics.jsonl name them, and the objective as `loss`.
+
+    A term that is trained on becomes `loss_<term>`; one that is only watched, such as an accuracy, keeps
+    its name.
+    """
+    named = {f"loss_{term}" if term in weights else term: value for term, value in values.items()}
+    return {**named, "loss": sum(weight * values[term] for term, weight in weights.items())}
+
+
 WORD_ERRORS, WORDS, CHARACTER_ERRORS, CHARACTERS, BLANKS, FRAMES = range(6)
 
 
@@ -146,8 +156,8 @@ class Validator:
     def _metrics(self, vector: list[float]) -> dict[str, float]:
         size = len(self.terms)
         losses, counts, errors = vector[:size], vector[size : 2 * size], vector[2 * size :]
-        metrics = {f"loss_{t}": loss / max(1, n) for t, loss, n in zip(self.terms, losses, counts)}
-        metrics["loss"] = sum(weight * metrics[f"loss_{t}"] for t, weight in self.model.weights.items())
+        values = {term: loss / max(1, n) for term, loss, n in zip(self.terms, losses, counts)}
+        metrics = columns(values, self.model.weights)
         if errors[FRAMES]:
             metrics["wer"] = 100 * errors[WORD_ERRORS] / max(1, errors[WORDS])
             metrics["cer"] = 100 * errors[CHARACTER_ERRORS] / max(1, errors[CHARACTERS])
