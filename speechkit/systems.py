@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
-from speechkit.config import load_config
-from speechkit.errors import InputError, UsageError, nearest
-
-ON_THIS_HOST = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1")
-"""torchrun's --standalone without a lookup of the name localhost, which containers may lack."""
+from speechkit.config import check_range, load_config
+from speechkit.errors import UsageError, nearest
 
 
 @dataclass
@@ -27,30 +25,75 @@ class Decode:
 
 
 @dataclass
+class Tune:
+    """A search on the dev set before a system is trained with its seeds."""
+
+    grid: dict[str, list[Any]]
+    """Option of the training YAML -> its values; each combination is trained once, with seed 0."""
+    metric: str = "wer"
+    """The dev value of the finished model that is best when lowest, such as cer or loss."""
+
+    def __post_init__(self) -> None:
+        if not self.grid or not all(self.grid.values()):
+            raise ValueError("grid: needs at least one option, and each at least one value")
+
+
+@dataclass
 class System:
     """One trained model and the ways it is decoded."""
 
     title: str
     """A short description for the table."""
+    stage: Literal[4, 5] = 5
+    """4: pre-training, which needs no tokenizer and is not decoded; 5: training or fine-tuning."""
     train: str | None = None
-    """YAML of `speechkit train`; None for a system that only decodes another's model."""
+    """YAML of `speechkit train`; None for a system that only decodes another's model, or runs `commands`."""
     options: list[str] = field(default_factory=list)
     """`key=value` overrides of that YAML."""
+    tune: Tune | None = None
+    """Options that are chosen on the dev set first."""
+    init_encoder: str | None = None
+    """System whose encoder of the same seed this one starts from."""
+    commands: list[str] = field(default_factory=list)
+    """Instead of `train`: lines that are run one after the other (by no shell), such as those that make the
+    labels of the next pre-training."""
     train_sets: list[str] = field(default_factory=list)
     """Data directories to train on; empty takes the recipe's."""
+    dev_set: str | None = None
+    """Data directory to validate on; None takes the recipe's."""
     tokenizer: str | None = None
     """Tokenizer folder; None takes the recipe's."""
     needs: list[str] = field(default_factory=list)
-    """Systems that must be trained first."""
+    """Systems that must be there first, with the same seed."""
     decodes: list[str] = field(default_factory=list)
     """Names from the recipe's `decodes`."""
     seeds: int | None = None
     """Number of seeds (1 ... n); None takes the recipe's."""
+    curve: str | None = None
+    """The curve that it is a point of, in the report's table and picture over labelled speech."""
+    minutes: float | None = None
+    """Its labelled speech in minutes: where on the curve it lies."""
+
+    def __post_init__(self) -> None:
+        if self.commands and (self.train or self.tune or self.init_encoder):
+            raise ValueError("commands stand instead of train, tune and init_encoder")
+        if self.stage == 4 and self.decodes:
+            raise ValueError("stage 4 trains nothing that can be decoded")
+        if not self.train and (self.tune or self.init_encoder):
+            raise ValueError("tune and init_encoder need train")
+        if (self.curve is None) != (self.minutes is None):
+            raise ValueError("curve and minutes go together")
+        if self.minutes is not None:
+            check_range("minutes", self.minutes, 0.001)
 
 
 @dataclass
 class Systems:
-    """A recipe's comparison."""
+    """A recipe's comparison.
+
+    `{seed}` in options, commands and paths stands for the seed, `{work}` in options and commands for the
+    folder below which data and exp lie.
+    """
 
     train_sets: list[str]
     """Data directories after formatting, such as dump/train."""
@@ -76,30 +119,13 @@ class Systems:
                     raise ValueError(
                         f"systems.{name}.decodes: no decode '{how}'{nearest(how, list(self.decodes))}"
                     )
-            for need in system.needs:
+            named = [("needs", need) for need in system.needs]
+            named += [("init_encoder", system.init_encoder)] if system.init_encoder else []
+            for key, need in named:
                 if need not in self.systems:
                     raise ValueError(
-                        f"systems.{name}.needs: no system '{need}'{nearest(need, list(self.systems))}"
+                        f"systems.{name}.{key}: no system '{need}'{nearest(need, list(self.systems))}"
                     )
-
-
-@dataclass(frozen=True)
-class Job:
-    """One restartable command.
-
-    Attributes:
-        name: what messages call it.
-        command: argv.
-        log: where its output goes.
-        needs: names of jobs that must have succeeded.
-        runner: name of the environment variable (of cmd.sh) that says where it runs.
-    """
-
-    name: str
-    command: list[str]
-    log: Path
-    needs: tuple[str, ...] = ()
-    runner: str = "train_cmd"
 
 
 def read_systems(path: str | Path, work: str | Path = ".") -> Systems:
@@ -112,8 +138,7 @@ def read_systems(path: str | Path, work: str | Path = ".") -> Systems:
     Raises:
         InputError: names the line of what is wrong.
     """
-    systems = load_config(Systems, path)
-    return systems if Path(work) == Path(".") else _below(systems, Path(work))
+    return _below(load_config(Systems, path), Path(work))
 
 
 def _below(systems: Systems, work: Path) -> Systems:
@@ -122,12 +147,22 @@ def _below(systems: Systems, work: Path) -> Systems:
     def move(path: str | None) -> str | None:
         return path and str(work / path)
 
+    def fill(lines: list[str]) -> list[str]:
+        return [line.replace("{work}", str(work)) for line in lines]
+
     decodes = {
         name: replace(d, lexicon=move(d.lexicon), lm=move(d.lm), tune_on=move(d.tune_on))
         for name, d in systems.decodes.items()
     }
     moved = {
-        name: replace(s, train_sets=[*map(move, s.train_sets)], tokenizer=move(s.tokenizer))
+        name: replace(
+            s,
+            train_sets=[*map(move, s.train_sets)],
+            dev_set=move(s.dev_set),
+            tokenizer=move(s.tokenizer),
+            options=fill(s.options),
+            commands=fill(s.commands),
+        )
         for name, s in systems.systems.items()
     }
     return replace(
@@ -151,87 +186,3 @@ def select(systems: Systems, methods: str | None) -> dict[str, System]:
         if name not in systems.systems:
             raise UsageError(f"--methods: no system '{name}'{nearest(name, list(systems.systems))}")
     return {name: system for name, system in systems.systems.items() if name in names}
-
-
-def train_jobs(
-    systems: Systems, chosen: dict[str, System], seeds: int | None, exp: Path, processes: int = 1
-) -> list[Job]:
-    """One job for each system and seed that has something to train, each of so many processes."""
-    jobs, start = [], ["speechkit"]
-    if processes > 1:
-        start = ["torchrun", *ON_THIS_HOST, "--nproc-per-node", str(processes), "-m", "speechkit.bin"]
-    for name, system in chosen.items():
-        if system.train is None:
-            continue
-        for seed in _seeds(systems, system, seeds):
-            folder = exp / name / f"seed{seed}"
-            command = [*start, "train", "--config", system.train]
-            command += ["--train", *(system.train_sets or systems.train_sets), "--dev", systems.dev_set]
-            command += ["--tokenizer", system.tokenizer or systems.tokenizer, "--exp", str(folder)]
-            command += ["--cmvn", systems.cmvn] if systems.cmvn else []
-            needs = tuple(f"{need}/seed{seed}" for need in system.needs if need in chosen)
-            jobs.append(
-                Job(
-                    f"{name}/seed{seed}",
-                    [*command, f"seed={seed}", *system.options],
-                    folder / "train.log",
-                    needs,
-                )
-            )
-    return jobs
-
-
-def decode_jobs(systems: Systems, chosen: dict[str, System], seeds: int | None, exp: Path) -> list[Job]:
-    """One job for each system, seed and way of decoding; it covers all test sets."""
-    jobs = []
-    for name, system in chosen.items():
-        for seed in _seeds(systems, system, seeds):
-            folder = exp / name / f"seed{seed}"
-            for how in system.decodes:
-                decode = systems.decodes[how]
-                command = [
-                    "speechkit",
-                    "decode",
-                    "--model",
-                    str(folder),
-                    "--how",
-                    how,
-                    "--config",
-                    decode.config,
-                ]
-                command += ["--data", *systems.test_sets]
-                for option in ("lexicon", "lm", "tune_on"):
-                    if getattr(decode, option):
-                        command += [f"--{option.replace('_', '-')}", getattr(decode, option)]
-                log = folder / "log" / f"decode_{how}.log"
-                jobs.append(Job(f"{name}/seed{seed}/{how}", command, log, runner="decode_cmd"))
-    return jobs
-
-
-def score_jobs(systems: Systems, chosen: dict[str, System], seeds: int | None, exp: Path) -> list[Job]:
-    """One job for each test set; InputError when a decode is missing."""
-    jobs = []
-    for data in systems.test_sets:
-        folders = []
-        for name, system in chosen.items():
-            for seed in _seeds(systems, system, seeds):
-                for how in system.decodes:
-                    folder = exp / name / f"seed{seed}" / f"decode_{Path(data).name}_{how}"
-                    if not (folder / "text").exists():
-                        raise InputError(f"{folder}/text: no such file; run stage 6 for '{name}' first")
-                    folders.append(str(folder))
-        if folders:
-            command = ["speechkit", "score", "--data", data, *folders]
-            jobs.append(
-                Job(
-                    f"score {data}",
-                    command,
-                    exp / "log" / f"score_{Path(data).name}.log",
-                    runner="decode_cmd",
-                )
-            )
-    return jobs
-
-
-def _seeds(systems: Systems, system: System, seeds: int | None) -> range:
-    return range(1, (seeds or system.seeds or systems.seeds) + 1)

@@ -19,9 +19,9 @@ import torch
 from factories import make_data_dir, write_table
 from torch import nn
 
+from speechkit.jobs import ON_THIS_HOST
 from speechkit.losses.ctc import ctc_loss
 from speechkit.models import MODELS
-from speechkit.systems import ON_THIS_HOST
 
 MODELS["tiny"] = "tiny_training"
 TEST = Path(__file__).parent

@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 
 from speechkit.bin.__main__ import true_or_false
 from speechkit.errors import InputError, UsageError
-from speechkit.systems import Job, decode_jobs, read_systems, score_jobs, select, train_jobs
+from speechkit.jobs import Job, choose_options, decode_jobs, score_jobs, train_jobs, tune_jobs
+from speechkit.systems import System, Systems, read_systems, select
 
-STAGES = {5: train_jobs, 6: decode_jobs, 7: score_jobs}
+STAGES = {4: "pre-train", 5: "train", 6: "decode", 7: "score"}
 DEFAULT_RUNNER = str(Path(__file__).resolve().parents[2] / "utils" / "run_local.py")
 
 
@@ -23,7 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     parser.add_argument("--systems", default="conf/systems.yaml", help="the systems to compare")
     parser.add_argument(
-        "--stage", type=int, required=True, choices=sorted(STAGES), help="5 train, 6 decode, 7 score"
+        "--stage",
+        type=int,
+        required=True,
+        choices=STAGES,
+        help=", ".join(f"{number} {name}" for number, name in STAGES.items()),
     )
     parser.add_argument("--methods", help="comma-separated systems; all when not given")
     parser.add_argument("--seeds", type=int, help="seeds per system; the file's number when not given")
@@ -44,19 +50,33 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--lanes, --processes and --seeds must be at least 1")
     systems = read_systems(args.systems, args.work)
     chosen, exp = select(systems, args.methods), Path(args.work) / "exp"
-    more = {"processes": args.processes} if args.stage == 5 else {}
-    jobs = STAGES[args.stage](systems, chosen, args.seeds, exp, **more)
-    if args.force and args.stage != 5:
-        jobs = [Job(j.name, [*j.command, "--force", "true"], j.log, j.needs, j.runner) for j in jobs]
+    if args.stage == 5 and (trials := tune_jobs(systems, chosen, exp, args.processes)):
+        _run_or_print(trials, args)
+        if not args.dry_run:
+            choose_options(systems, chosen, exp)
+    jobs = _jobs(systems, chosen, exp, args)
+    _run_or_print(jobs, args)
+    if not args.dry_run:
+        print(f"speechkit matrix: {len(jobs)} jobs of stage {args.stage} done", file=sys.stderr)
+    return 0
+
+
+def _jobs(systems: Systems, chosen: dict[str, System], exp: Path, args: argparse.Namespace) -> list[Job]:
+    if args.stage in (4, 5):
+        return train_jobs(systems, chosen, args.seeds, exp, args.processes, args.stage)
+    jobs = (decode_jobs if args.stage == 6 else score_jobs)(systems, chosen, args.seeds, exp)
+    force = ["--force", "true"] if args.force else []
+    return [replace(job, command=[*job.command, *force]) for job in jobs]
+
+
+def _run_or_print(jobs: list[Job], args: argparse.Namespace) -> None:
     if args.dry_run:
         for job in jobs:
             print(shlex.join(job.command))
-        return 0
-    failed = run_jobs(jobs, args.lanes, args.processes if args.stage == 5 else 1)
+        return
+    failed = run_jobs(jobs, args.lanes, args.processes if args.stage in (4, 5) else 1)
     if failed:
         raise InputError("failed: " + "; ".join(f"{job.name} (see {job.log})" for job in failed))
-    print(f"speechkit matrix: {len(jobs)} jobs of stage {args.stage} done", file=sys.stderr)
-    return 0
 
 
 def run_jobs(jobs: list[Job], lanes: int, processes: int = 1) -> list[Job]:

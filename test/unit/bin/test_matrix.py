@@ -1,5 +1,6 @@
 """The matrix: expansion of systems into jobs, order by need, failures named."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 from speechkit.bin import matrix
 from speechkit.bin.__main__ import main
 from speechkit.errors import InputError
-from speechkit.systems import ON_THIS_HOST, Job, decode_jobs, read_systems, score_jobs, select, train_jobs
+from speechkit.jobs import ON_THIS_HOST, Job, choose_options, decode_jobs, score_jobs, train_jobs, tune_jobs
+from speechkit.systems import read_systems, select
 
 SYSTEMS = """
 train_sets: [dump/train]
@@ -121,4 +123,143 @@ def test_data_paths_follow_the_work_folder(tmp_path):
 def test_training_in_several_processes_goes_through_torchrun(systems):
     (job,) = train_jobs(systems, select(systems, "tuned"), None, Path("exp"), processes=2)
     assert job.command[:11] == ["torchrun", *ON_THIS_HOST, "--nproc-per-node", "2", "-m", "speechkit.bin"]
-    assert job.command[6:9] == ["train", "--config", "c.yaml"]
+    assert job.command[11:14] == ["train", "--config", "c.yaml"]
+
+
+# ---- pre-training, fine-tuning, tuning ----------------------------------------------------------------
+
+PRETRAINED = """
+train_sets: [dump/train]
+dev_set: dump/dev
+tokenizer: data/tokens/char
+cmvn: dump/unlabelled/cmvn.json
+test_sets: [dump/test]
+seeds: 2
+decodes: {greedy: {config: conf/greedy.yaml}}
+systems:
+  first: {title: a, stage: 4, train: a.yaml, train_sets: [dump/unlabelled], dev_set: dump/dev_labels}
+  labels:
+    title: labels
+    stage: 4
+    needs: [first]
+    commands: ["learn --model {work}/exp/first/seed{seed} --name 'a b'", "apply --out km_{seed}.txt"]
+  second: {title: b, stage: 4, train: b.yaml, needs: [labels], options: ["model.labels=[first_{seed}]"]}
+  tuned: {title: c, train: c.yaml, init_encoder: second, tune: {grid: {lr: [1, 2], x: [a]}, metric: cer}}
+"""
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    path = tmp_path / "systems.yaml"
+    path.write_text(PRETRAINED)
+    return read_systems(path, "w")
+
+
+def test_each_stage_has_its_systems(pretrained):
+    chosen = pretrained.systems
+    first, *_ = train_jobs(pretrained, chosen, 1, Path("w/exp"), stage=4)
+    assert first.command == (
+        "speechkit train --config a.yaml --train w/dump/unlabelled --dev w/dump/dev_labels "
+        "--exp w/exp/first/seed1 --cmvn w/dump/unlabelled/cmvn.json seed=1"
+    ).split(" ")
+    names = {
+        stage: [j.name for j in train_jobs(pretrained, chosen, 1, Path("w"), 1, stage)] for stage in (4, 5)
+    }
+    assert names[4] == ["first/seed1", "labels/seed1/1", "labels/seed1", "second/seed1"]
+    assert names[5] == ["tuned/seed1"]
+
+
+def test_commands_run_between_two_pretrainings_for_every_seed(pretrained):
+    jobs = {job.name: job for job in train_jobs(pretrained, pretrained.systems, None, Path("w/exp"), stage=4)}
+    learn, apply, second = jobs["labels/seed2/1"], jobs["labels/seed2"], jobs["second/seed2"]
+    assert learn.command == ["learn", "--model", "w/exp/first/seed2", "--name", "a b"]
+    assert learn.needs == ("first/seed2",) and apply.needs == ("labels/seed2/1",)
+    assert apply.command == ["apply", "--out", "km_2.txt"] and apply.log != learn.log
+    assert second.needs == ("labels/seed2",) and second.command[-1] == "model.labels=[first_2]"
+
+
+def test_fine_tuning_starts_from_the_encoder_of_its_own_seed(pretrained):
+    job = train_jobs(pretrained, pretrained.systems, None, Path("w/exp"))[1]
+    assert job.command[job.command.index("--init-encoder") + 1] == "w/exp/second/seed2"
+    assert job.needs == ("second/seed2",)
+
+
+def test_options_are_tuned_on_dev_with_a_seed_of_their_own(pretrained, tmp_path):
+    trials = tune_jobs(pretrained, pretrained.systems, tmp_path)
+    assert [job.name for job in trials] == ["tuned/tune/lr=1,x=a", "tuned/tune/lr=2,x=a"]
+    assert trials[1].command[-3:] == ["seed=0", "lr=2", "x=a"]
+    assert f"{tmp_path}/second/seed1" in trials[1].command
+    for number, cer in ((1, 20.5), (2, 19.5)):
+        final = tmp_path / f"tuned/tune/lr={number},x=a/final"
+        final.mkdir(parents=True)
+        (final / "run.json").write_text(json.dumps({"dev": {"cer": cer, "wer": 10 * number}}))
+    choose_options(pretrained, pretrained.systems, tmp_path)
+    record = json.loads((tmp_path / "tuned/tuned.json").read_text())
+    assert record["chosen"] == ["lr=2", "x=a"] and [row["cer"] for row in record["trials"]] == [20.5, 19.5]
+    assert record["set"] == "w/dump/dev" and record["metric"] == "cer"
+    for job in train_jobs(pretrained, pretrained.systems, None, tmp_path):
+        assert job.command[-2:] == ["lr=2", "x=a"]
+
+
+def test_an_unknown_tuning_metric_is_named(pretrained, tmp_path):
+    for number in (1, 2):
+        final = tmp_path / f"tuned/tune/lr={number},x=a/final"
+        final.mkdir(parents=True)
+        (final / "run.json").write_text('{"dev": {"loss": 1}}')
+    with pytest.raises(InputError, match="no dev value 'cer'; there are: loss"):
+        choose_options(pretrained, pretrained.systems, tmp_path)
+
+
+def test_a_dry_run_shows_trials_and_leaves_the_choice_open(tmp_path, capsys):
+    path = tmp_path / "systems.yaml"
+    path.write_text(PRETRAINED)
+    command = ["matrix", "--systems", str(path), "--work", str(tmp_path), "--dry-run", "true"]
+    assert main([*command, "--stage", "5", "--seeds", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert ["lr=1" in line for line in lines] == [True, False, False]
+    assert lines[-1].endswith("seed=1 '<chosen on the dev set>'")
+
+
+def test_tuning_and_training_run_through_the_matrix(tmp_path, monkeypatch):
+    """The real command line, with a runner that writes what a training would leave."""
+    runner = tmp_path / "runner.py"
+    runner.write_text(
+        "import json, pathlib, sys\n"
+        "exp = pathlib.Path(sys.argv[sys.argv.index('--exp') + 1])\n"
+        "(exp / 'final').mkdir(parents=True)\n"
+        "cer = abs(2.4 - sum(float(w[3:]) for w in sys.argv if w.startswith('lr=')))\n"
+        "(exp / 'final/run.json').write_text(json.dumps({'dev': {'cer': cer}, 'command': sys.argv}))\n"
+    )
+    monkeypatch.setenv("train_cmd", f"{sys.executable} {runner}")
+    path = tmp_path / "systems.yaml"
+    path.write_text(PRETRAINED)
+    assert (
+        main(["matrix", "--systems", str(path), "--work", str(tmp_path), "--stage", "5", "--lanes", "2"]) == 0
+    )
+    for seed in (1, 2):
+        run = json.loads((tmp_path / f"exp/tuned/seed{seed}/final/run.json").read_text())
+        assert run["command"][-3:] == [f"seed={seed}", "lr=2", "x=a"]
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        (
+            "init_encoder: second",
+            "init_encoder: secund",
+            "init_encoder: no system 'secund'; did you mean 'second'?",
+        ),
+        ("stage: 4, train: a.yaml", "stage: 4, train: a.yaml, decodes: [greedy]", "stage 4 trains nothing"),
+        ("    needs: [first]", "    train: x.yaml", "commands stand instead of train"),
+        ("train: c.yaml, ", "", "tune and init_encoder need train"),
+        ("grid: {lr: [1, 2], x: [a]}", "grid: {lr: []}", "needs at least one option"),
+        ("{title: c,", "{title: c, minutes: 3,", "curve and minutes go together"),
+        ("stage: 4, train: a.yaml", "stage: 3, train: a.yaml", "3 is not one of 4, 5"),
+    ],
+)
+def test_bad_pretraining_systems_are_named(old, new, message, tmp_path, capsys):
+    assert old in PRETRAINED
+    path = tmp_path / "systems.yaml"
+    path.write_text(PRETRAINED.replace(old, new))
+    assert main(["matrix", "--systems", str(path), "--stage", "4"]) == 1
+    assert message in capsys.readouterr().err
