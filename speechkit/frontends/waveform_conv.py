@@ -1,0 +1,192 @@
+"""The convolutional feature encoder of wav2vec 2.0 (Baevski et al., 2020): samples to frames.
+
+Seven convolutions without padding, 320 samples between frames, 400 under each. Frames are stored time
+by channel, so that a convolution is a matrix product and a layer norm needs no transposition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechkit.layers.masks import Packing, padding_mask, zero_padding
+
+EPSILON = {"fairseq": 1e-5, "hf": 1e-7}
+"""What the two public toolkits add to the variance of a waveform."""
+
+
+def normalise_waveform(x: Tensor, lengths: Tensor, kind: str) -> Tensor:
+    """Mean 0 and variance 1 over the samples of each utterance.
+
+    Args:
+        x: `(B, S)` samples; the padding may hold anything.
+        lengths: `(B,)` samples.
+        kind: "fairseq" or "hf", see `EPSILON`, or "none", which only clears the padding.
+
+    Returns:
+        `(B, S)` with zeros at padding, fp32 at least.
+    """
+    x = zero_padding(x.to(torch.promote_types(x.dtype, torch.float32)), lengths)
+    if kind == "none":
+        return x
+    counts = lengths.clamp(min=1)[:, None]
+    x = zero_padding(x - x.sum(1, keepdim=True) / counts, lengths)
+    variance = x.square().sum(1, keepdim=True) / counts
+    return x * torch.rsqrt(variance + EPSILON[kind])
+
+
+def frame_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    """A convolution over time without padding.
+
+    Args:
+        x: `(B, T, C)`.
+        weight: `(C', C, k)`, as `nn.Conv1d` has it.
+        bias: `(C',)` or None.
+        stride: step in frames.
+
+    Returns:
+        `(B, T', C')`.
+    """
+    channels, width = x.size(2), weight.size(2)
+    windows = x.flatten(1).unfold(1, width * channels, stride * channels)
+    return F.linear(windows, weight.transpose(1, 2).flatten(1), bias)
+
+
+class ConvLayer(nn.Module):
+    """A convolution, a norm, and GELU.
+
+    Args:
+        inputs: C.
+        outputs: C'.
+        kernel: width in frames of the input.
+        stride: step in frames of the input.
+        bias: whether the convolution has one.
+        norm: "group" (each channel over time), "layer" (channels of a frame) or None.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, bias: bool, norm: str | None
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(inputs, outputs, kernel, stride, bias=bias)
+        nn.init.kaiming_normal_(self.conv.weight)
+        if norm is not None:
+            self.layer_norm = nn.GroupNorm(outputs, outputs) if norm == "group" else nn.LayerNorm(outputs)
+        self.norm = norm
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """`(B,)` frames for inputs of so many."""
+        kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
+        return (torch.div(lengths - kernel, stride, rounding_mode="floor") + 1).clamp(min=0)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Convolves.
+
+        Args:
+            x: `(B, T, C)`.
+            lengths: `(B,)` valid frames of the *result*, over which "group" takes its statistics;
+                None when all of them are.
+
+        Returns:
+            `(B, T', C')`.
+        """
+        x = frame_convolution(x, self.conv.weight, self.conv.bias, self.conv.stride[0])
+        if self.norm == "group":
+            x = channel_norm(x, self.layer_norm, lengths)
+        elif self.norm == "layer":
+            x = self.layer_norm(x)
+        return F.gelu(x)
+
+
+def channel_norm(x: Tensor, norm: nn.GroupNorm, lengths: Tensor | None) -> Tensor:
+    """Each channel's mean 0 and variance 1 over the valid frames of each utterance, in fp32 at least.
+
+    Args:
+        x: `(B, T, C)`.
+        norm: C groups of one channel.
+        lengths: `(B,)` valid frames, or None when all are.
+
+    Returns:
+        `(B, T, C)` of the dtype of `x`.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
+        if lengths is None:
+            variance, mean = torch.var_mean(values, dim=1, correction=0, keepdim=True)
+        else:
+            counts = lengths.clamp(min=1).view(-1, 1, 1)
+            padding = padding_mask(lengths, x.size(1))[..., None]
+            mean = values.masked_fill(padding, 0).sum(1, keepdim=True) / counts
+            centred = (values - mean).masked_fill(padding, 0)
+            variance = centred.square().sum(1, keepdim=True) / counts
+        scale = norm.weight * torch.rsqrt(variance + norm.eps)
+        return torch.addcmul(norm.bias - mean * scale, values, scale).to(x.dtype)
+
+
+class WaveformConv(nn.Module):
+    """The stack of convolutions.
+
+    Args:
+        channels: of each convolution.
+        kernels: width of each, in frames of its input.
+        strides: step of each.
+        bias: whether the convolutions have biases.
+        norm: "group" (after the first one only) or "layer" (after each).
+        pad_policy: "masked" takes the statistics of "group" over each utterance's own samples, "hf" over
+            the whole padded row, as the public toolkits do.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        kernels: Sequence[int],
+        strides: Sequence[int],
+        bias: bool,
+        norm: str,
+        pad_policy: str = "masked",
+    ) -> None:
+        super().__init__()
+        norms = [norm] * len(channels) if norm == "layer" else ["group"] + [None] * (len(channels) - 1)
+        shapes = zip([1, *channels], channels, kernels, strides, norms)
+        self.conv_layers = nn.ModuleList(ConvLayer(a, b, k, s, bias, n) for a, b, k, s, n in shapes)
+        self.pad_policy = pad_policy
+        self.output_dim = channels[-1]
+        self.window, self.stride = 1, 1
+        for kernel, step in zip(kernels, strides):
+            self.window, self.stride = self.window + (kernel - 1) * self.stride, self.stride * step
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """`(B,)` frames for so many samples; 0 for fewer than the window (400 samples)."""
+        for layer in self.conv_layers:
+            lengths = layer.output_lengths(lengths)
+        return lengths
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Packing]:
+        """Frames of every utterance.
+
+        Args:
+            x: `(B, S)` samples with zeros at padding.
+            lengths: `(B,)` samples.
+
+        Returns:
+            Packed frames `(N, C)` and where the utterances lie.
+        """
+        packing = Packing(self.output_lengths(lengths))
+        if packing.total == 0:
+            return x.new_zeros(0, self.output_dim), packing
+        if self.pad_policy == "hf":
+            return packing.pack(self._convolve(x[..., None])), packing
+        if x.is_cuda:
+            return packing.pack(self._convolve(x[..., None], lengths)), packing
+        rows = [row[None, :size, None] for row, size in zip(x, lengths.tolist()) if size >= self.window]
+        return torch.cat([self._convolve(row)[0] for row in rows]), packing
+
+    def _convolve(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """`(B, S, 1)` to `(B, T, C)`; `lengths` only where there is padding."""
+        for layer in self.conv_layers:
+            lengths = None if lengths is None else layer.output_lengths(lengths)
+            x = layer(x, lengths)
+        return x
