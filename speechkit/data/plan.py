@@ -12,10 +12,15 @@ import threading
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from speechkit.config import check_range
+from speechkit.data.augment import speed_samples
+from speechkit.data.crop import crop_sizes, crop_starts
+from speechkit.data.sampling import draw, draws_of_sources
+from speechkit.data.spans import Budget, cut, halve
 from speechkit.errors import InputError
 from speechkit.files import hash_bytes
 from speechkit.hashing import mix
@@ -35,22 +40,41 @@ class Config:
     """Most utterances in a micro-batch."""
     bucket_ratio: float = 1.1
     """Longest over shortest utterance of a length bucket; utterances are shuffled inside a bucket."""
+    crop_seconds: float | None = None
+    """Longest part of a training utterance that is used, at a place drawn anew each time; null for all."""
+    crop_to_shortest: bool = False
+    """Cut the training utterances of a micro-batch to its shortest, so that nothing is padded; they then
+    differ by no more than two buckets."""
     min_seconds: float = 0.0
     """Shorter training utterances are left out and listed (seconds, before speed perturbation)."""
     max_seconds: float = 60.0
     """Longer training utterances are left out and listed (seconds, before speed perturbation)."""
+    sources: Literal["folders", "languages"] = "folders"
+    """What is mixed by `source_power`: the data directories, or the languages of utt2lang."""
     source_power: float = 1.0
-    """Sampling of several data sets: p ~ (share of seconds) ^ source_power; 1 uses each utterance once."""
+    """Share of a source in an epoch ~ (its own share) ^ source_power; 1 uses each utterance once, 0 makes
+    the shares equal. An epoch always has as many draws as there are utterances."""
+    source_count: Literal["hours", "utterances"] = "hours"
+    """What shares are of."""
+    source_batches: Literal["mixed", "single"] = "mixed"
+    """Whether utterances of different sources go into one micro-batch."""
 
     def __post_init__(self) -> None:
         check_range("seconds", self.seconds, 0.1)
         check_range("quadratic", self.quadratic, 0)
         check_range("micro_batches", self.micro_batches, 1)
         check_range("max_utterances", self.max_utterances, 1)
+        if self.crop_seconds is not None:
+            check_range("crop_seconds", self.crop_seconds, 0.04)
         check_range("bucket_ratio", self.bucket_ratio, 1.001)
         check_range("min_seconds", self.min_seconds, 0)
         check_range("max_seconds", self.max_seconds, self.min_seconds)
         check_range("source_power", self.source_power, 0, 1)
+
+    @property
+    def crops(self) -> bool:
+        """Whether training utterances are cut."""
+        return self.crop_seconds is not None or self.crop_to_shortest
 
 
 def hash_ids(ids: Sequence[str]) -> np.ndarray:
@@ -68,8 +92,10 @@ class MicroBatch:
         utterances: `(B,)` int64 indices into the manifest.
         speeds: `(B,)` float64 speed factors.
         keys: `(B,)` int64 hashes of seed, epoch and utterance, for its augmentation and masks.
-        seconds: audio after speed perturbation, without padding.
+        seconds: audio after speed perturbation and cropping, without padding.
         padded: the same with padding to the longest.
+        crops: `(B, 2)` int64 start and size of the part of each utterance that is used, in samples after
+            speed perturbation; None for all of it.
     """
 
     epoch: int
@@ -78,6 +104,7 @@ class MicroBatch:
     keys: np.ndarray
     seconds: float
     padded: float
+    crops: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -90,24 +117,25 @@ class _Epoch:
     keys: np.ndarray
     lengths: np.ndarray
     spans: np.ndarray
+    crops: np.ndarray | None = None
 
     def micro_batch(self, m: int) -> MicroBatch:
         part = slice(*self.spans[m])
         lengths = self.lengths[part]
         seconds, padded = float(lengths.sum()), float(lengths.max() * len(lengths))
-        return MicroBatch(
-            self.number, self.utterances[part], self.speeds[part], self.keys[part], seconds, padded
-        )
+        columns = (self.utterances[part], self.speeds[part], self.keys[part])
+        crops = self.crops[part] if self.crops is not None else None
+        return MicroBatch(self.number, *columns, seconds, padded, crops)
 
 
 class BatchPlan:
     """The updates of a training run, addressed by their number.
 
-    Every epoch uses each utterance once (unless `source_power` < 1), at a speed drawn from its key.
-    Utterances are sorted by length bucket, shuffled inside buckets, and cut into micro-batches of at
-    most the budget; an utterance above the budget is alone. When the count is no multiple of
-    `micro_batches`, the largest micro-batches are halved until it is, so the last update of an
-    epoch is complete and no utterance is dropped or repeated; only when all hold one utterance
+    Every epoch uses each utterance once (unless `source_power` < 1), at a speed drawn from its key, all of
+    it or a crop drawn from its key. Utterances are sorted by length bucket, shuffled inside buckets, and
+    cut into micro-batches of at most the budget; an utterance above the budget is alone. When the count
+    is no multiple of `micro_batches`, the largest micro-batches are halved until it is, so the last update
+    of an epoch is complete and no utterance is dropped or repeated; only when all hold one utterance
     are the first ones used twice.
 
     Args:
@@ -116,8 +144,9 @@ class BatchPlan:
         config: budgets.
         seed: seed of speeds and order.
         speeds: speed factors that are drawn with equal probability.
-        sources: `(N,)` index of the data set of each utterance, or None for one set.
-        shuffle: False for evaluation: one pass, shortest first, speed 1.
+        sources: `(N,)` index of the data set (or language) of each utterance, or None for one.
+        shuffle: False for evaluation: one pass, shortest first, speed 1, no crops.
+        rate: samples a second, which crops are counted in.
         starts: the first update of each epoch planned so far, from `starts` of an equal plan; it
             makes seeking after a restart independent of the epochs before.
 
@@ -135,6 +164,7 @@ class BatchPlan:
         speeds: Sequence[float] = (1.0,),
         sources: np.ndarray | None = None,
         shuffle: bool = True,
+        rate: int = 16000,
         starts: Sequence[int] = (0,),
     ) -> None:
         if not len(ids):
@@ -146,8 +176,14 @@ class BatchPlan:
         self.ids, self.seconds, self.config, self.seed = ids, np.asarray(seconds, np.float64), config, seed
         self.speeds = np.asarray(speeds if shuffle else (1.0,), np.float64)
         self.sources = np.zeros(len(ids), np.int64) if sources is None else np.asarray(sources)
-        self.shuffle = shuffle
+        self.shuffle, self.rate = shuffle, rate
+        self.crops = shuffle and config.crops
         self.starts = [int(start) for start in starts]
+        self._draws = None
+        if config.source_power != 1 and len(np.unique(self.sources)) > 1:
+            self._draws = draws_of_sources(
+                self.seconds, self.sources, config.source_power, config.source_count
+            )
         self._cache: dict[int, _Epoch] = {}
         self._lock = threading.Lock()  # a loading thread reads ahead of the training loop
 
@@ -184,7 +220,8 @@ class BatchPlan:
     def hash(self, epoch: int) -> str:
         """Hash of everything the plan decides about an epoch."""
         plan = self._epoch(epoch)
-        arrays = (self.ids[plan.utterances], plan.speeds, plan.keys, plan.spans)
+        arrays = [self.ids[plan.utterances], plan.speeds, plan.keys, plan.spans]
+        arrays += [plan.crops] if plan.crops is not None else []
         return hash_bytes(*(np.ascontiguousarray(array).tobytes() for array in arrays))
 
     def _epoch(self, number: int) -> _Epoch:
@@ -200,60 +237,62 @@ class BatchPlan:
         keys = mix(self.seed, number, self.ids[picked], copies)
         speeds = self.speeds[mix(keys, 1) % np.uint64(len(self.speeds))]
         lengths = self.seconds[picked] / speeds
+        if self.crops and self.config.crop_seconds is not None:
+            lengths = np.minimum(lengths, self.config.crop_seconds)
+        groups = self._groups(picked)
         if self.shuffle:
             # A tie of two hashes is broken by the id, so the order of the manifest never matters.
             buckets = np.floor(np.log(np.maximum(lengths, 1e-3)) / np.log(self.config.bucket_ratio))
-            order = np.lexsort((self.ids[picked], mix(keys, 2), buckets))
+            order = np.lexsort((self.ids[picked], mix(keys, 2), buckets, groups))
         else:
             order = np.lexsort((self.ids[picked], lengths))
-        spans = _halve(_cut(lengths[order], self.config), self.config.micro_batches)
+        spans = self._spans(lengths[order], groups[order])
+        picked, speeds, lengths = picked[order], speeds[order], lengths[order]
+        signed = (keys[order] >> np.uint64(1)).astype(np.int64)
+        crops = self._crops(picked, speeds, signed, spans) if self.crops else None
+        if crops is not None:
+            lengths = crops[:, 1] / self.rate
         if self.shuffle:
             spans = spans[np.argsort(mix(self.seed, number, 3, np.arange(len(spans))), kind="stable")]
-        signed = (keys >> np.uint64(1)).astype(np.int64)
-        return _Epoch(number, picked[order], speeds[order], signed[order], lengths[order], spans)
+        return _Epoch(number, picked, speeds, signed, lengths, spans, crops)
 
     def _sample(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Utterances of an epoch and, for one that comes several times, which time it is."""
         everything = np.arange(len(self.ids))
-        if self.config.source_power == 1 or self.sources.max() == 0:
+        if self._draws is None:
             return everything, np.zeros(len(everything), np.int64)
-        share = np.bincount(self.sources, self.seconds) / self.seconds.sum()
-        wanted = share**self.config.source_power
-        times = (wanted / wanted.sum() / np.maximum(share, 1e-12))[self.sources]
-        chance = mix(self.seed, epoch, 4, self.ids) / np.float64(2**64)
-        repeats = np.floor(times + chance).astype(np.int64)
+        repeats = draw(self.ids, self.sources, self._draws, self.seed, epoch)
         picked = np.repeat(everything, repeats)
         return picked, np.arange(len(picked)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+
+    def _groups(self, picked: np.ndarray) -> np.ndarray:
+        """What may not be mixed in a micro-batch."""
+        single = self.shuffle and self.config.source_batches == "single"
+        return self.sources[picked] if single else np.zeros(len(picked), np.int64)
+
+    def _spans(self, lengths: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        config, to_shortest = self.config, self.crops and self.config.crop_to_shortest
+        budget = Budget(
+            config.seconds,
+            config.quadratic,
+            config.max_utterances,
+            to_shortest,
+            config.bucket_ratio**2 if to_shortest else np.inf,
+        )
+        return halve(cut(lengths, groups, budget), config.micro_batches)
+
+    def _crops(
+        self, picked: np.ndarray, speeds: np.ndarray, keys: np.ndarray, spans: np.ndarray
+    ) -> np.ndarray:
+        """`(N, 2)` start and size of the crop at each position."""
+        config = self.config
+        whole = np.rint(self.seconds[picked] * self.rate).astype(np.int64)
+        samples = speed_samples(whole, speeds)
+        longest = None if config.crop_seconds is None else round(config.crop_seconds * self.rate)
+        sizes = crop_sizes(samples, spans, longest, config.crop_to_shortest)
+        return np.stack([crop_starts(keys, samples, sizes), sizes], axis=1)
 
 
 def deal(row: list[MicroBatch], rank: int, world: int) -> list[MicroBatch]:
     """The micro-batches of one rank; the i-th has the global index `rank + i * world`."""
     return row[rank::world]
-
-
-def _cut(lengths: np.ndarray, config: Config) -> np.ndarray:
-    """Cuts utterances in the given order into spans `(M, 2)` within the budget."""
-    starts, start, longest = [0], 0, 0.0
-    for position, length in enumerate(lengths.tolist()):
-        longest = max(longest, length)
-        rows = position - start + 1
-        cost = rows * (longest + config.quadratic * longest * longest)
-        if rows > 1 and (cost > config.seconds or rows > config.max_utterances):
-            starts.append(position)
-            start, longest = position, length
-    return np.stack([starts, [*starts[1:], len(lengths)]], axis=1).astype(np.int64)
-
-
-def _halve(spans: np.ndarray, multiple: int) -> np.ndarray:
-    """Halves the spans with most utterances until their count is a multiple."""
-    while missing := -len(spans) % multiple:
-        sizes = spans[:, 1] - spans[:, 0]
-        largest = np.sort(np.argsort(-sizes, kind="stable")[:missing])
-        largest = largest[sizes[largest] > 1]
-        if not len(largest):
-            return np.concatenate([spans, spans[:missing]])
-        middle = spans[largest].sum(1) // 2
-        spans = np.insert(spans, largest + 1, np.stack([middle, spans[largest, 1]], axis=1), axis=0)
-        halved = largest + np.arange(len(largest))
-        spans[halved, 1] = middle
-    return spans
