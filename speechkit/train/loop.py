@@ -14,7 +14,7 @@ from speechkit.data.dataset import Loaded
 from speechkit.errors import InputError, nearest
 from speechkit.train import optim
 from speechkit.train.ema import EMA
-from speechkit.train.freeze import apply_freezing, check_freezing
+from speechkit.train.freeze import Freezing
 from speechkit.train.log import Log, append_row
 from speechkit.train.persistence import finish, save
 from speechkit.train.schedule import SCHEDULES
@@ -36,8 +36,7 @@ class Trainer:
     def __init__(self, setup: Setup, bf16: bool = False) -> None:
         self.setup, self.config, self.ranks, self.model = setup, setup.config, setup.ranks, setup.model
         config = self.config
-        check_freezing(self.model, config.freeze)
-        self.model.set_update(0)
+        self.freezing = Freezing(self.model, config.freeze)
         self.terms = self._terms()
         self.optimizer = optim.build(config.optim, self.model)
         self.factor = load_kind(SCHEDULES, config.schedule.name).build(
@@ -104,6 +103,9 @@ class Trainer:
         limit = config.loop.max_updates
         self.log = Log(self.setup.exp, self.ranks.first, progress.update, limit, config.loop.tensorboard)
         stream = self.setup.train.stream(config, self.ranks, progress.update, limit)
+        last = max(0, progress.update - 1)  # as after the last step, should a validation come first
+        self.model.set_update(last)
+        self.freezing(last)
         if progress.update == 0 and config.loop.dry_run:
             self.dry_run()
         with (
@@ -148,7 +150,7 @@ class Trainer:
 
         self._begin_epoch(row[0].epoch, update)
         self.model.set_update(update)
-        apply_freezing(self.model, config.freeze, update)
+        self.freezing(update)
         rate = config.optim.lr * self.factor(update)
         optim.set_rate(self.optimizer, rate)
 
@@ -262,7 +264,8 @@ class Trainer:
         self.log.line(
             f"update {progress.update}/{limit} epoch {progress.epoch} loss {row['loss']:.4g} {seen}"
             f"lr {rate:.2e} norm {row['grad_norm']:.3g} | {speed:.0f} s of audio/s, "
-            f"padding {100 * row['padding']:.0f} %, waiting {100 * window.waited / max(1e-9, window.seconds):.0f} %, left {_duration(left)}"
+            f"padding {100 * row['padding']:.0f} %, "
+            f"waiting {100 * window.waited / max(1e-9, window.seconds):.0f} %, left {_duration(left)}"
         )
         advice = self.model.advise(row) if window.updates and hasattr(self.model, "advise") else None
         if advice:
