@@ -8,21 +8,23 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from speechkit.train.freeze import learning
+
 
 class EMA:
-    """A slow copy of the parameters; buffers are the model's own.
+    """A slow copy of the parameters that learn; frozen ones and buffers are the model's own.
 
     After update n (from 0) the copy moves by `1 - min(decay, (1 + n) / (10 + n))` towards the model, so
     that the first weights are forgotten soon.
 
     Args:
-        model: its parameters are followed in their order.
+        model: its parameters that require gradients are followed in their order.
         decay: share of the copy that stays at each update.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay = model, decay
-        self.parameters = list(model.parameters())
+        self.parameters = learning(model)
         self.copy = [p.detach().clone() for p in self.parameters]
 
     @torch.no_grad()
@@ -55,5 +57,6 @@ class EMA:
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes the averaged parameters back from `state_dict`."""
-        for (name, _), copy in zip(self.model.named_parameters(), self.copy):
-            copy.copy_(state[name])
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        for parameter, copy in zip(self.parameters, self.copy):
+            copy.copy_(state[names[id(parameter)]])

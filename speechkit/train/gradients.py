@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.train.distributed import Ranks
+from speechkit.train.freeze import learning
 
 
 class FlatGradients:
@@ -15,12 +16,12 @@ class FlatGradients:
     start while the backward pass runs are not.
 
     Args:
-        model: its parameters, in their order.
+        model: its parameters that require gradients, in their order; the others get no buffer.
         extra: how many numbers ride along (the sums of the loss terms).
     """
 
     def __init__(self, model: nn.Module, extra: int) -> None:
-        self.parameters = list(model.parameters())
+        self.parameters = learning(model)
         first = self.parameters[0]
         size = sum(p.numel() for p in self.parameters)
         self.flat = torch.zeros(size + extra, dtype=torch.float32, device=first.device)

@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from speechkit.config import load_kind
+from speechkit.encoders import ENCODERS, conformer, wav2vec2
 from speechkit.errors import InputError
+from speechkit.layers import subsampling
 from speechkit.train import optim
 from speechkit.train.distributed import Ranks
 from speechkit.train.ema import EMA
-from speechkit.train.freeze import Freeze, apply_freezing, check_freezing
+from speechkit.train.freeze import Freeze, Freezing
 from speechkit.train.gradients import FlatGradients
 
 
@@ -62,6 +65,48 @@ def test_groups_scale_rates_and_vectors_are_not_decayed():
         optim.build(optim.Config(groups=[optim.Group("decoder.*")]), net)
 
 
+def rates(optimizer, net):
+    """Name -> factor of the rate."""
+    names = {id(p): name for name, p in net.named_parameters()}
+    return {names[id(p)]: group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_rates_decay_towards_the_input(norm):
+    """Block l of L at decay^(L - l), before them decay^(L + 1), the head 1; times the groups' scales."""
+    net = nn.Module()
+    options = {"preset": "tiny", "norm": norm, "layers": 3, "feature_grad_mult": 0.0}
+    net.encoder = load_kind(ENCODERS, "wav2vec2").build(wav2vec2.Config(**options))
+    net.head = nn.Linear(3, 2)
+    config = optim.Config(
+        layer_decay=0.5, groups=[optim.Group("head.*", 4.0), optim.Group("*.1.attention.*", 3.0)]
+    )
+    found = rates(optim.build(config, net), net)
+    assert not any(".conv_layers." in name for name in found)  # frozen
+    assert found["head.weight"] == 4 and found["encoder.encoder.layers.2.attention.q_proj.weight"] == 0.5
+    assert found["encoder.encoder.layers.1.attention.q_proj.weight"] == 0.75
+    assert found["encoder.encoder.layers.1.layer_norm.weight"] == 0.25
+    assert found["encoder.encoder.layers.0.layer_norm.bias"] == 0.125
+    assert found["encoder.encoder.layer_norm.weight"] == (1 if norm == "pre" else 0.0625)
+    front = ("masked_spec_embed", "feature_projection.projection.weight", "encoder.pos_conv_embed.conv.bias")
+    assert all(found[f"encoder.{name}"] == 0.0625 for name in front)
+
+
+def test_rates_decay_in_the_feature_encoders_too():
+    net = nn.Module()
+    shape = {"dim": 8, "heads": 2, "layers": 2, "feed_forward": 8}
+    net.encoder = load_kind(ENCODERS, "conformer").build(
+        conformer.Config(**shape, subsampling=subsampling.Config("stack")), 20
+    )
+    found = rates(optim.build(optim.Config(layer_decay=0.5), net), net)
+    assert found["encoder.subsampling.layers.0.weight"] == 0.125 and found["encoder.norm.weight"] == 1
+    assert (
+        found["encoder.blocks.0.norm_out.weight"] == 0.25 and found["encoder.blocks.1.norm_out.weight"] == 0.5
+    )
+    with pytest.raises(InputError, match="optim.layer_decay: the model has no encoder with blocks"):
+        optim.build(optim.Config(layer_decay=0.5), model())
+
+
 def test_ema_is_the_recursion_with_its_warm_up():
     net = model()
     ema = EMA(net, 0.9)
@@ -88,23 +133,31 @@ def test_ema_is_the_recursion_with_its_warm_up():
 
 def test_freezing_until_an_update():
     net = model()
-    rules = [Freeze("0.*", until=10), Freeze("*.bias")]
-    for update, trained in ((0, {"1.weight", "2.weight"}), (10, {"0.weight", "1.weight", "2.weight"})):
-        apply_freezing(net, rules, update)
+    net[1].weight.requires_grad_(False)  # the model's own choice
+    freezing = Freezing(net, [Freeze("0.*", until=10), Freeze("0.weight", until=4), Freeze("*.bias")])
+    freezing_all = {"0.weight", "2.weight"}
+    assert {name for name, p in net.named_parameters() if p.requires_grad} == freezing_all
+    for update, trained in ((0, {"2.weight"}), (9, {"2.weight"}), (10, freezing_all), (3, {"2.weight"})):
+        freezing(update)
         assert {name for name, p in net.named_parameters() if p.requires_grad} == trained
     with pytest.raises(
         InputError, match=r"no parameter matches 'encoder.\*'; the first ones are \['0.weight'"
     ):
-        check_freezing(net, [Freeze("encoder.*")])
+        Freezing(net, [Freeze("encoder.*")])
+    with pytest.raises(InputError, match="nothing would learn in update 0"):
+        Freezing(model(), [Freeze("*", until=3)])
+    Freezing(model(), [Freeze("*", until=0)])
 
 
 def test_frozen_parameters_stay_and_their_moments_do_not_start():
     net = model()
+    freezing = Freezing(net, [Freeze("0.*", until=2), Freeze("1.*")])
     optimizer = optim.build(optim.Config(lr=0.1, weight_decay=0.5), net)
     gradients = FlatGradients(net, 0)
+    ema = EMA(net, 0.5)
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
     for update in range(4):
-        apply_freezing(net, [Freeze("0.*", until=2)], update)
+        freezing(update)
         gradients.reset()
         net(torch.ones(2, 3)).pow(2).sum().backward()
         optimizer.step()
@@ -113,6 +166,11 @@ def test_frozen_parameters_stay_and_their_moments_do_not_start():
     assert (
         int(optimizer.state[net[0].weight]["step"]) == 2 and int(optimizer.state[net[2].weight]["step"]) == 4
     )
+    # what is frozen for good takes no memory anywhere
+    assert all(torch.equal(p, before[f"1.{name}"]) for name, p in net[1].named_parameters())
+    kept = sum(p.numel() for part in (net[0], net[2]) for p in part.parameters())
+    assert len(gradients.flat) == kept == sum(copy.numel() for copy in ema.copy)
+    assert kept == sum(p.numel() for group in optimizer.param_groups for p in group["params"])
 
 
 def test_flat_gradients_are_the_gradients_and_are_clipped_together():

@@ -25,6 +25,24 @@ def test_tri_stage_warms_up_holds_and_decays_exponentially():
     assert ratios == pytest.approx([0.05 ** (1 / 50)] * 49)
 
 
+def test_tri_stage_decays_linearly_on_request():
+    """XLSR's fine-tuning: 2 k, 8 k and 10 k of 20 k updates."""
+    values = factors("tri_stage", updates=200, warmup=0.1, hold=0.4, decay="linear", final=0.0)
+    assert values[20:101] == [1.0] * 81
+    assert values[100:] == pytest.approx([1 - n / 100 for n in range(100)])
+    assert factors("tri_stage", updates=200, decay="linear", final=0.2)[150] == pytest.approx(0.6)
+    with pytest.raises(ValueError, match="final=0"):
+        factors("tri_stage", final=0)
+
+
+def test_tri_stage_can_stop_on_the_way_down():
+    """HuBERT's 10 h: warm-up 8, no hold, decay 72 to 0.05; only 25 updates are made."""
+    values = factors("tri_stage", updates=25, warmup=0.32, hold=0.0, end=3.2)
+    assert values[8:] == pytest.approx([0.05 ** (n / 72) for n in range(17)])
+    with pytest.raises(ValueError, match="end=0.4"):
+        factors("tri_stage", end=0.4)
+
+
 def test_warmup_linear_is_a_triangle():
     values = factors("warmup_linear", warmup=0.2)
     assert values[:20] == pytest.approx([(n + 1) / 20 for n in range(20)])
