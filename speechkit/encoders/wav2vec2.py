@@ -13,6 +13,7 @@ from speechkit.encoders import EncoderOutput
 from speechkit.encoders.masking import hide
 from speechkit.encoders.wav2vec2_config import Config
 from speechkit.frontends.waveform_conv import WaveformConv, normalise_waveform
+from speechkit.layers.adapters import adapt
 from speechkit.layers.conformer_block import ConformerBlock, Shape
 from speechkit.layers.dropout import FrameDropout
 from speechkit.layers.masks import Packing
@@ -132,6 +133,7 @@ class Wav2Vec2Encoder(nn.Module):
         self.keep_hidden_states = self.keep_local = False
         if self.feature_grad_mult == 0:
             self.feature_extractor.requires_grad_(False)
+        adapt(self, config.dim, config.lora, config.adapter)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """`(B,)` output frames for so many samples; 0 for fewer than 400."""

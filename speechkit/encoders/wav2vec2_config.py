@@ -8,6 +8,7 @@ from typing import Literal
 
 from speechkit.config import check_range
 from speechkit.encoders.wav2vec2_presets import preset_values
+from speechkit.layers.adapters import Bottleneck, Lora
 
 
 @dataclass
@@ -96,6 +97,12 @@ class Config:
 
     checkpointing: bool = False
     """Recompute blocks and convolutions in the backward pass: less memory, a third more time."""
+
+    lora: Lora | None = None
+    """Low-rank changes of linear layers learn in the place of the weights; null for none."""
+
+    adapter: Bottleneck | None = None
+    """Bottlenecks in the blocks learn in the place of the weights; null for none."""
 
     def __post_init__(self) -> None:
         for name, value in preset_values(self.preset).items():
