@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from speechkit.data.kaldi_dir import DataDir, Segment
-from speechkit.data.tables import PARTIAL, shown, table_key
+from speechkit.data.tables import is_partial, shown, table_key
 from speechkit.errors import InputError, Problem, ProblemsError
 
 # Tables without which the rest means something else: never left out to make data sets fit together.
@@ -34,7 +34,7 @@ def combine(sources: Sequence[DataDir], drop_partial: bool = False) -> tuple[Dat
     joint: dict[str, dict[str, str]] = {}
     for name in names:
         without = [source for source, rows in zip(sources, all_rows) if name not in rows]
-        if without and name not in PARTIAL:
+        if without and not is_partial(name):
             message = f"no {name}, which other sources have"
             if drop_partial and name not in _ESSENTIAL:
                 messages.append(f"{name} left out: {', '.join(str(s.path) for s in without)} has none")

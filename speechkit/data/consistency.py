@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
-from speechkit.data.tables import PARTIAL, Table, shown, table_key
+from speechkit.data.tables import Table, is_partial, shown, table_key
 from speechkit.errors import Problem
 
 
@@ -37,7 +37,7 @@ def check_consistency(tables: dict[str, Table], path: Path) -> tuple[list[Proble
         if name != "utt2spk":
             kind = table_key(name) or "utterance"
             source = "segments" if kind == "recording" and "segments" in tables else "utt2spk"
-            problems += _same_keys(table, keys[kind], kind, source, partial=name in PARTIAL)
+            problems += _same_keys(table, keys[kind], kind, source, partial=is_partial(name))
     if "spk2utt" in tables:
         problems += _check_spk2utt(tables["spk2utt"], utt2spk)
     if "word_tags" in tables and "text" in tables:

@@ -65,6 +65,16 @@ def check_extractor(extractor: Any) -> None:
         )
 
 
+def by_window(extractor: Any) -> bool:
+    """Whether a frame depends on its own window alone, so that a crop's features are computed from the crop.
+
+    Others, with derivatives or normalised by utterance, are cut from the features of the whole utterance.
+    """
+    config = getattr(extractor, "config", None)
+    local = getattr(config, "snip_edges", False) and getattr(config, "normalise", "") == "none"
+    return local and not getattr(extractor, "deltas", 0)
+
+
 def crop_features(features: np.ndarray, crop: Crop, extractor: Any) -> np.ndarray:
     """The frames `(T', F)` that lie in a crop, of the `(T, F)` of the utterance."""
     first = crop.start // extractor.shift

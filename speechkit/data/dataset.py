@@ -8,9 +8,10 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,8 @@ from speechkit.data.archive import read_array
 from speechkit.data.audio import read_audio
 from speechkit.data.batch import Batch
 from speechkit.data.collate import collate
+from speechkit.data.crop import Crop, by_window, crop_features, crop_labels
+from speechkit.data.labels import label_table
 from speechkit.data.manifest import Manifest, Ragged
 from speechkit.data.plan import MicroBatch
 from speechkit.errors import BadSample, InputError, nearest
@@ -58,6 +61,7 @@ class Context:
         augment: `(waveform, key, speed) -> waveform`, or None in evaluation.
         plain: True when `augment` leaves a waveform at speed 1 as it is, so that dumped features serve.
         tokens: the encoded text of each utterance, or None.
+        label_rates: labels a second of each field of frame labels, for crops.
     """
 
     manifest: Manifest
@@ -65,18 +69,21 @@ class Context:
     augment: Callable[[np.ndarray, int, float], np.ndarray] | None = None
     plain: bool = True
     tokens: Ragged | None = None
+    label_rates: Mapping[str, float] = field(default_factory=dict)
 
 
 class Sample:
     """One utterance while it is read; the waveform is decoded once for all fields."""
 
-    def __init__(self, context: Context, utterance: int, speed: float, key: int) -> None:
-        self.context, self.index, self.speed, self.key = context, utterance, speed, key
+    def __init__(
+        self, context: Context, utterance: int, speed: float, key: int, crop: Crop | None = None
+    ) -> None:
+        self.context, self.index, self.speed, self.key, self.crop = context, utterance, speed, key, crop
         self.id = context.manifest.ids[utterance]
 
     @functools.cached_property
-    def waveform(self) -> np.ndarray:
-        """`(S,)` float32 after augmentation."""
+    def whole(self) -> np.ndarray:
+        """`(S,)` float32 after augmentation, before cropping."""
         manifest, i = self.context.manifest, self.index
         start, end = float(manifest.starts[i]), float(manifest.ends[i])
         # utt2num_samples counts samples of the file; a piece of a recording is cut in seconds.
@@ -86,6 +93,19 @@ class Sample:
         if self.context.augment is None:
             return waveform
         return self.context.augment(waveform, self.key, self.speed)
+
+    @property
+    def waveform(self) -> np.ndarray:
+        """`(S,)` float32, the samples that are used."""
+        if self.crop is None:
+            return self.whole
+        part = self.whole[self.crop.start : self.crop.start + self.crop.size]
+        if len(part) < self.crop.size - 1:  # a piece of a recording may be a sample shorter than planned
+            detail = (
+                f"{len(self.whole)} samples; a crop of {self.crop.size} was to begin at {self.crop.start}"
+            )
+            raise BadSample(self.id, "shorter than utt2num_samples", detail)
+        return part
 
 
 class Reader(Protocol):
@@ -120,8 +140,13 @@ class Features:
                 features = read_array(dumped[sample.index])
             except InputError as error:
                 raise BadSample(sample.id, "unreadable features", str(error)) from None
+            crop = sample.crop
+        elif by_window(context.extractor):
+            features, crop = context.extractor(sample.waveform), None
         else:
-            features = context.extractor(sample.waveform)
+            features, crop = context.extractor(sample.whole), sample.crop
+        if crop is not None and features.ndim == 2:
+            features = crop_features(features, crop, context.extractor)
         if features.ndim != 2 or features.shape[1] != context.extractor.dim:
             wanted = context.extractor.dim
             raise BadSample(
@@ -143,18 +168,44 @@ class Tokens:
         return sample.context.tokens[sample.index].astype(np.int64)
 
 
+class Labels:
+    """Frame labels of a table.
+
+    Args:
+        name: `kmeans` or `kmeans_<name>`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.table = name, label_table(name)
+        self.tables = (self.table,)
+
+    def __call__(self, sample: Sample) -> np.ndarray:
+        context = sample.context
+        labels = context.manifest.labels[self.table][sample.index]
+        if sample.speed != 1:
+            raise ValueError(f"{self.table}: frame labels do not follow a change of speed")
+        if sample.crop is not None:
+            rate = context.label_rates[self.name]
+            labels = crop_labels(labels, sample.crop, rate, context.manifest.rate)
+        return labels.astype(np.int64)
+
+
 READERS: dict[str, Callable[[], Reader]] = {"speech": Speech, "features": Features, "tokens": Tokens}
-"""Field name -> its reader; further fields are further entries."""
+"""Field name -> its reader; further fields are further entries. Frame labels have names of their own."""
+
+
+def make_reader(name: str) -> Reader:
+    """The reader of a field; raises InputError for one that nothing reads."""
+    if label_table(name):
+        return Labels(name)
+    if name not in READERS:
+        raise InputError(f"the model requires '{name}', which no reader makes{nearest(name, list(READERS))}")
+    return READERS[name]()
 
 
 def tables_of(fields: Sequence[str]) -> list[str]:
     """Tables that the fields need; raises InputError for a field that nothing reads."""
-    for name in fields:
-        if name not in READERS:
-            raise InputError(
-                f"the model requires '{name}', which no reader makes{nearest(name, list(READERS))}"
-            )
-    return list(dict.fromkeys(table for name in fields for table in READERS[name]().tables))
+    return list(dict.fromkeys(table for name in fields for table in make_reader(name).tables))
 
 
 @dataclass(frozen=True)
@@ -179,17 +230,17 @@ class BatchReader:
     """
 
     def __init__(self, context: Context, fields: Sequence[str]) -> None:
-        tables_of(fields)
         self.context = context
-        self.readers = {name: READERS[name]() for name in fields}
+        self.readers = {name: make_reader(name) for name in fields}
 
     def __call__(self, micro_batch: MicroBatch) -> Loaded:
         """Reads the utterances; those that cannot be used are set aside."""
         languages = self.context.manifest.tables.get("utt2lang")
         good, bad = [], []
         columns = (micro_batch.utterances, micro_batch.speeds, micro_batch.keys)
-        for index, speed, key in zip(*(column.tolist() for column in columns)):
-            sample = Sample(self.context, index, speed, key)
+        crops = map(Crop._make, micro_batch.crops.tolist()) if micro_batch.crops is not None else repeat(None)
+        for index, speed, key, crop in zip(*(column.tolist() for column in columns), crops):
+            sample = Sample(self.context, index, speed, key, crop)
             try:
                 row = {name: _tensor(reader(sample)) for name, reader in self.readers.items()}
             except BadSample as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from speechkit.data.kaldi_dir import DataDir, data_from, scan_data_dir, write_data_dir
 from speechkit.data.ledger import Kind, Ledger
-from speechkit.data.tables import CONTROL, ODD_SPACE, PARTIAL, Table, parse_table, render_table, table_key
+from speechkit.data.tables import CONTROL, ODD_SPACE, Table, is_partial, parse_table, render_table, table_key
 from speechkit.data.validate import Checks, check_audio
 from speechkit.errors import InputError, Problem, ProblemsError
 from speechkit.files import write_jsonl
@@ -180,7 +180,7 @@ def _reasons(tables: dict[str, Table], data: DataDir, checks: Checks) -> dict[st
                 bad = tables[name].bad.get(keys[kind])
                 if bad:
                     found.setdefault(utterance, (f"{name}: {bad.split(',')[0].split(':')[0]}", bad))
-                elif keys[kind] not in tables[name].rows and name not in PARTIAL:
+                elif keys[kind] not in tables[name].rows and not is_partial(name):
                     found.setdefault(utterance, (f"{kind} not in {name}", str(keys[kind])))
         if checks.need_text and utterance in data.text and not data.text[utterance]:
             found.setdefault(utterance, ("empty transcript", ""))

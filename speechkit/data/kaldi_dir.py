@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speechkit.data.consistency import check_consistency
+from speechkit.data.labels import is_label_table
 from speechkit.data.tables import Table, parse_table, render_table, shown, table_key
 from speechkit.errors import InputError, Problem, ProblemsError
 from speechkit.files import atomic_folder, disk_full, sync_folder
@@ -129,12 +130,13 @@ class Scan:
     warnings: list[Problem]
 
 
-def scan_data_dir(path: str | Path, need_audio: bool = True) -> Scan:
+def scan_data_dir(path: str | Path, need_audio: bool = True, labels: bool = True) -> Scan:
     """Reads a directory and notes every problem instead of raising.
 
     Args:
         path: the directory.
         need_audio: it is a problem when there is neither wav.scp nor feats.scp.
+        labels: False leaves out tables of frame labels, which can be gigabytes.
 
     Raises:
         InputError: only when `path` is no directory that can be listed.
@@ -149,7 +151,7 @@ def scan_data_dir(path: str | Path, need_audio: bool = True) -> Scan:
         raise InputError(f"{path}: not a directory") from None
     contents, unreadable = {}, []
     for name in names:
-        if name.startswith(".") or table_key(name) is None:
+        if name.startswith(".") or table_key(name) is None or (is_label_table(name) and not labels):
             continue
         file = path / name
         if file.exists() and not file.is_file():  # a named pipe would block the read
@@ -200,18 +202,19 @@ def table_files(path: str | Path) -> list[Path]:
     return sorted(f for f in files if table_key(f.name) and not f.name.startswith(".") and f.is_file())
 
 
-def read_data_dir(path: str | Path, need_audio: bool = True) -> DataDir:
+def read_data_dir(path: str | Path, need_audio: bool = True, labels: bool = True) -> DataDir:
     """Reads a data directory; the audio itself is not touched.
 
     Args:
         path: the directory.
         need_audio: refuse a directory that has neither wav.scp nor feats.scp.
+        labels: False leaves out tables of frame labels, which can be gigabytes.
 
     Raises:
         InputError: there is no such directory.
         ProblemsError: anything is wrong with the tables; every problem is in it.
     """
-    scan = scan_data_dir(path, need_audio)
+    scan = scan_data_dir(path, need_audio, labels)
     if scan.problems:
         raise ProblemsError(scan.problems)
     return scan.data

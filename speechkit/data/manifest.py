@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from speechkit.data.feature_record import check_features
 from speechkit.data.kaldi_dir import DataDir, read_data_dir
+from speechkit.data.labels import is_label_table, read_labels
 from speechkit.data.plan import hash_ids
 from speechkit.errors import InputError
 from speechkit.files import hash_bytes
@@ -89,6 +90,7 @@ class Manifest:
         ends: `(N,)` seconds.
         sources: `(N,)` which data set each is from.
         tables: name -> value of each utterance; `wav.scp` is by utterance here.
+        labels: name of a table of frame labels -> the labels of each utterance, none where it has no row.
     """
 
     rate: int
@@ -99,6 +101,7 @@ class Manifest:
     ends: np.ndarray
     sources: np.ndarray
     tables: dict[str, Strings]
+    labels: dict[str, Ragged] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -110,9 +113,11 @@ class Manifest:
 
     @property
     def hash(self) -> str:
-        """Hash of what training sees of the data: ids, lengths, cuts and tables, not the paths of audio."""
+        """Hash of what training sees of the data: ids, lengths, cuts, tables, labels, no paths of audio."""
         arrays = [self.hashes, self.samples, self.starts, self.ends, self.sources]
         arrays += [self.tables[name].packed.flat for name in sorted(self.tables) if not name.endswith(".scp")]
+        for name in sorted(self.labels):
+            arrays += [self.labels[name].flat, self.labels[name].offsets]
         return hash_bytes(*(array.tobytes() for array in arrays))
 
     def select(self, index: np.ndarray) -> Manifest:
@@ -121,6 +126,7 @@ class Manifest:
             self,
             ids=self.ids.select(index),
             tables={name: table.select(index) for name, table in self.tables.items()},
+            labels={name: labels.select(index) for name, labels in self.labels.items()},
             **{
                 name: getattr(self, name)[index]
                 for name in ("hashes", "samples", "starts", "ends", "sources")
@@ -139,7 +145,8 @@ def read_manifest(
 
     Args:
         folders: dump directories with utt2num_samples (or segments).
-        required: tables every directory must have for every utterance, such as "text".
+        required: tables every directory must have for every utterance, such as "text"; of frame labels
+            (km.txt) rows may be missing.
         optional: tables that are used when all directories have them.
         rate: samples a second behind utt2num_samples.
         features: configuration of the frontend, which dumped features must have been made with; None
@@ -150,11 +157,13 @@ def read_manifest(
             another configuration.
         ProblemsError: a directory that is not valid.
     """
-    sets = [read_data_dir(folder) for folder in folders]
+    sets = [read_data_dir(folder, labels=False) for folder in folders]
     if not sets:
         raise InputError("no data directory given")
     _check_disjoint(sets)
-    names = [*required, *(name for name in optional if all(_rows(data, name) for data in sets))]
+    required = list(required)
+    names = [name for name in required if not is_label_table(name)]
+    names += [name for name in optional if all(_rows(data, name) for data in sets)]
     if features is not None and "feats.scp" in names:
         for data in sets:
             check_features(data.path, features)
@@ -173,6 +182,7 @@ def read_manifest(
         np.array([piece.end if piece else np.nan for piece in pieces]),
         np.repeat(np.arange(len(sets)), [len(data.utterances) for data in sets]),
         columns,
+        {name: _labels(sets, name) for name in required if is_label_table(name)},
     )
 
 
@@ -185,6 +195,16 @@ def _check_disjoint(sets: list[DataDir]) -> None:
             if utterance in owner:
                 raise InputError(f"utterance {utterance} is in both {owner[utterance]} and {data.path}")
             owner[utterance] = data.path
+
+
+def _labels(sets: list[DataDir], name: str) -> Ragged:
+    """The labels of all utterances in one array; no labels for one without a row."""
+    none, parts = np.zeros(0, np.int16), []
+    for data in sets:
+        found = read_labels(data.path / name, data.utterances)
+        parts += [found.get(utterance, none) for utterance in data.utterances]
+    wide = any(part.dtype == np.int32 for part in parts)
+    return Ragged.of(parts, np.int32 if wide else np.int16)
 
 
 def _rows(data: DataDir, name: str) -> dict[str, str]:

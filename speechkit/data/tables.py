@@ -32,8 +32,9 @@ KEYED_BY = {
     "*.scp": "utterance",
 }
 
-# Tables that may be there for some utterances only: a missing video is masked, not dropped.
-PARTIAL = ("video.scp",)
+# Tables that may be there for some utterances only: a missing video is masked; training on frame labels
+# drops an utterance without them, and counts and lists it.
+PARTIAL = ("video.scp", "km*.txt")
 
 # Tables whose rows may be empty: silence has no words, no phones and no tags.
 _MAY_BE_EMPTY = ("text", "phones", "word_tags", "km*.txt")
@@ -46,6 +47,11 @@ ODD_SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 def table_key(name: str) -> str | None:
     """What a table's keys are: "utterance", "recording" or "speaker"; None when the name is no table's."""
     return next((key for pattern, key in KEYED_BY.items() if fnmatchcase(name, pattern)), None)
+
+
+def is_partial(name: str) -> bool:
+    """Whether a table may have rows for some utterances only."""
+    return any(fnmatchcase(name, pattern) for pattern in PARTIAL)
 
 
 def shown(value: str, limit: int = 100) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from speechkit.data.audio_checks import Finding, Listener, entry_finding
 from speechkit.data.durations import utterance_seconds
 from speechkit.data.kaldi_dir import DataDir, Scan, scan_data_dir
-from speechkit.data.tables import PARTIAL, shown
+from speechkit.data.tables import is_partial, shown
 from speechkit.errors import Problem
 
 # Symbols of Kaldi's language models and graphs, which cannot be words as well.
@@ -132,7 +132,7 @@ def check_audio(data: DataDir, checks: Checks) -> tuple[list[Finding], dict[str,
     for name, rows in data.tables.items():
         if name.endswith(".scp"):
             found = (entry_finding(name, key, entry) for key, entry in rows.items())
-            findings += [replace(f, warning=name in PARTIAL) for f in found if f is not None]
+            findings += [replace(f, warning=is_partial(name)) for f in found if f is not None]
     if len(listener.rates) > 1:
         counts = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(listener.rates.items()))
         findings.append(Finding("wav.scp", next(iter(data.wav)), "mixed sample rates", counts, warning=True))
