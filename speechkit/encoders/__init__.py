@@ -19,6 +19,7 @@ ENCODERS = {
     "conformer": "speechkit.encoders.conformer",
     "transformer": "speechkit.encoders.transformer",
     "blstm": "speechkit.encoders.blstm",
+    "linear": "speechkit.encoders.linear",
     "wav2vec2": "speechkit.encoders.wav2vec2",
 }
 """Kind name -> module with a `Config` dataclass and `build(config, input_dim) -> nn.Module`."""

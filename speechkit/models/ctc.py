@@ -1,4 +1,4 @@
-"""Recognition by connectionist temporal classification: features, encoder, one linear layer."""
+"""Recognition by connectionist temporal classification: features or samples, encoder, one linear layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from speechkit.config import check_range, kind, load_kind
 from speechkit.data.batch import Batch
-from speechkit.encoders import ENCODERS, EncoderOutput
+from speechkit.encoders import ENCODERS, EncoderOutput, fine_tuning
 from speechkit.errors import InputError
 from speechkit.frontends import specaugment
 from speechkit.layers.cmvn import GlobalCMVN
@@ -26,13 +26,19 @@ class Config:
     """The model's kind."""
 
     input_dim: int | None = None
-    """Feature dimension; null takes it from the CMVN statistics, or 80 without any."""
+    """Feature dimension; null takes it from the CMVN statistics, or 80 without any. Samples have none."""
 
     encoder: Any = kind(ENCODERS, "conformer")
     """The encoder, chosen by its `name`."""
 
     specaugment: specaugment.Config | None = None
-    """Masks and time warp in training; null for none."""
+    """Masks and time warp of features in training; null for none."""
+
+    masking: fine_tuning.Masking | None = None
+    """Masks inside the encoder in training, for pre-trained ones; null for none."""
+
+    layer: int | None = None
+    """Block, from 1, whose output the output layer reads; null for the last one with its norm."""
 
     dropout: float = 0.0
     """Probability of dropping a value before the output layer."""
@@ -44,30 +50,41 @@ class Config:
         check_range("dropout", self.dropout, 0, 1, open_high=True)
         if self.input_dim is not None:
             check_range("input_dim", self.input_dim, 1)
+        blocks = getattr(self.encoder, "layers", 0)
+        if self.layer is not None and not 1 <= self.layer <= blocks:
+            raise ValueError(f"layer={self.layer}: the {self.encoder.name} encoder has {blocks} blocks")
+        if self.layer is not None and set(getattr(self.encoder, "strides", [])) - {1}:
+            raise ValueError(f"layer={self.layer}: blocks of several strides have frames of several lengths")
 
 
 class CtcModel(nn.Module):
-    """Normalised features through the encoder to `(B, T, V)` log-probabilities.
+    """Samples or normalised features through the encoder to `(B, T, V)` log-probabilities.
 
     Args:
         config: see `Config`.
-        input_dim: F.
+        encoder: of `speechkit.encoders.ENCODERS`.
         vocab_size: V, the blank (id 0) included.
-        cmvn: normalises the features, or `nn.Identity()`.
+        input_dim: F, None for an encoder of samples.
+        cmvn: normalises features, or `nn.Identity()`.
     """
 
-    requires = ("features", "tokens")
-    inputs = ("features",)
-
-    def __init__(self, config: Config, input_dim: int, vocab_size: int, cmvn: nn.Module) -> None:
+    def __init__(
+        self, config: Config, encoder: nn.Module, vocab_size: int, input_dim: int | None, cmvn: nn.Module
+    ) -> None:
         super().__init__()
+        self.inputs, self.requires = (encoder.takes,), (encoder.takes, "tokens")
         self.weights = {"ctc": 1.0}
-        self.normaliser = config.normaliser
+        self.normaliser, self.masking, self.layer = config.normaliser, config.masking, config.layer
         self.cmvn, self.input_dim = cmvn, input_dim
         self.specaugment = specaugment.SpecAugment(config.specaugment) if config.specaugment else None
-        self.encoder = load_kind(ENCODERS, config.encoder.name).build(config.encoder, input_dim)
+        self.encoder = encoder
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(self.encoder.output_dim, vocab_size)
+        self.head = nn.Linear(encoder.output_dim, vocab_size)
+        if self.layer is not None:
+            encoder.keep_hidden_states = True
+            for name, parameter in encoder.named_parameters():
+                if (fine_tuning.block_of(name) or 0) >= self.layer:
+                    parameter.requires_grad_(False)  # what stands above the layer has no gradient
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """The normaliser of the CTC term: utterances or tokens of the batch."""
@@ -83,21 +100,23 @@ class CtcModel(nn.Module):
     def encode(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         """`{"ctc": (log_probs (B, T, V) fp32, lengths (B,))}`; augmented in training only."""
         output = self.encode_frames(batch)
-        logits = self.head(self.dropout(output.frames))
+        states = output.hidden_states if self.layer is not None else None
+        frames = output.frames if states is None else states[self.layer]
+        logits = self.head(self.dropout(frames))
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             return {"ctc": (logits.log_softmax(dim=-1), output.lengths)}
 
     def encode_frames(self, batch: Batch) -> EncoderOutput:
-        """Normalisation, SpecAugment in training, and the encoder."""
-        features = batch["features"]
-        x = self.cmvn(features.values)
+        """Normalisation, SpecAugment and masks in training, and the encoder."""
+        field = batch[self.inputs[0]]
+        x = self.cmvn(field.values)
         if self.specaugment is not None:
-            x = self.specaugment(x, features.lengths, batch.keys)
-        return self.encoder(x, features.lengths)
+            x = self.specaugment(x, field.lengths, batch.keys)
+        return fine_tuning.run(self.encoder, x, field.lengths, batch.keys, self.masking)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
-        """`(B,)` frames of log-probabilities for inputs of so many feature frames."""
+        """`(B,)` frames of log-probabilities for inputs of so many feature frames, or samples."""
         return self.encoder.output_lengths(lengths)
 
     def set_update(self, update: int) -> None:
@@ -105,19 +124,48 @@ class CtcModel(nn.Module):
 
 
 def build(config: Config, assets: Assets) -> CtcModel:
-    """The model for a tokenizer and its CMVN statistics.
+    """The model for a tokenizer and its CMVN statistics, which an encoder of samples does not use.
 
     Raises:
-        InputError: no tokenizer, or statistics of another dimension than `input_dim`.
+        InputError: no tokenizer, statistics of another dimension than `input_dim`, or options that this
+            encoder has no use for.
     """
     if assets.tokenizer is None:
         raise InputError("model ctc: needs a tokenizer; give --tokenizer")
-    if assets.cmvn is None:
-        return CtcModel(config, config.input_dim or 80, len(assets.tokenizer.vocab), nn.Identity())
-    mean, std = assets.cmvn["mean"], assets.cmvn["std"]
-    if config.input_dim not in (None, len(mean)):
+    dim = _input_dim(config, assets.cmvn)
+    encoder = load_kind(ENCODERS, config.encoder.name).build(config.encoder, dim)
+    _check_options(config, encoder)
+    vocab_size = len(assets.tokenizer.vocab)
+    if encoder.takes != "features":
+        return CtcModel(config, encoder, vocab_size, None, nn.Identity())
+    cmvn = GlobalCMVN(assets.cmvn["mean"], assets.cmvn["std"]) if assets.cmvn else nn.Identity()
+    return CtcModel(config, encoder, vocab_size, dim, cmvn)
+
+
+def _input_dim(config: Config, cmvn: dict | None) -> int:
+    if cmvn is None:
+        return config.input_dim or 80
+    dim = len(cmvn["mean"])
+    if config.input_dim not in (None, dim):
         raise InputError(
-            f"model ctc: input_dim={config.input_dim}, but the CMVN statistics have {len(mean)} dimensions; "
+            f"model ctc: input_dim={config.input_dim}, but the CMVN statistics have {dim} dimensions; "
             "make the statistics again from these features or leave input_dim out"
         )
-    return CtcModel(config, len(mean), len(assets.tokenizer.vocab), GlobalCMVN(mean, std))
+    return dim
+
+
+def _check_options(config: Config, encoder: nn.Module) -> None:
+    name = config.encoder.name
+    if encoder.takes != "features":
+        for option in ("specaugment", "input_dim"):
+            if getattr(config, option) is not None:
+                raise InputError(
+                    f"model.{option}: is for features, and the {name} encoder takes {encoder.takes}; "
+                    "leave it out (model.masking hides frames and channels inside the encoder)"
+                )
+    masking = config.masking
+    if masking is not None and masking.time is not None and not fine_tuning.has_mask_embedding(encoder):
+        raise InputError(
+            f"model.masking.time: the {name} encoder was built without a mask embedding; "
+            "set model.encoder.mask_embedding=true, or leave it out"
+        )

@@ -11,6 +11,7 @@ SMALL = {
     "conformer": {"dim": 16, "layers": 2, "heads": 2, "feed_forward": 24, "kernel": 5},
     "transformer": {"dim": 16, "layers": 2, "heads": 2, "feed_forward": 24},
     "blstm": {"cells": 8, "projection": 12, "layers": 2},
+    "linear": {"dim": 16},
     "wav2vec2": {
         "dim": 16,
         "layers": 2,
@@ -45,6 +46,7 @@ OPTIONS = [
     ("blstm", {"projection": None, "subsampling": {"kind": "stack"}}),
     ("blstm", {"strides": [2, 3], "subsampling": {"factor": 2}}),
     ("blstm", {"strides": [1, 2], "subsampling": {"kind": "stack", "factor": 1}}),
+    ("linear", {}),
     ("wav2vec2", {}),
     ("wav2vec2", {"preset": "large_lv60", "dropout": 0.1, "normalize": "hf"}),
     ("wav2vec2", {"preset": "hubert_large", "norm": "post", "dropout": 0.1, "checkpointing": True}),
@@ -196,7 +198,7 @@ def test_hidden_states_only_when_asked(choice):
     assert encoder(x, lengths).hidden_states is None
     encoder.keep_hidden_states = True
     output = encoder(x, lengths)
-    assert len(output.hidden_states) == 1 + 2
+    assert len(output.hidden_states) == 1 + SMALL[choice[0]].get("layers", 0)
     assert output.hidden_states[0].shape[0] == len(lengths)
     if choice[0] == "blstm":
         assert torch.equal(output.hidden_states[-1], output.frames)
