@@ -1,7 +1,7 @@
 """Frame labels such as k-means clusters: `km.txt` or `km_<name>.txt` of a data directory.
 
-A row `utt 3 3 17 ...` has one whole number for each label frame. A text of 960 hours is a gigabyte, so it is read
-once, line by line, into one array of 16- or 32-bit numbers.
+A row `utt 3 3 17 ...` has one whole number for each label frame. The text of 960 hours is a gigabyte, so it
+is read once, line by line, into one array of 16- or 32-bit numbers.
 """
 
 from __future__ import annotations

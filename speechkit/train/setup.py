@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +13,23 @@ from torch import nn
 
 from speechkit.config import load_kind
 from speechkit.data.augment import Augment, speed_samples
+from speechkit.data.crop import check_extractor
 from speechkit.data.dataset import BatchReader, Context, Loaded, read_ahead, tables_of
 from speechkit.data.feature_record import read_statistics
+from speechkit.data.label_checks import check_labels
 from speechkit.data.ledger import Ledger
 from speechkit.data.manifest import Manifest, read_manifest
 from speechkit.data.plan import BatchPlan, deal
 from speechkit.data.plan import Config as PlanConfig
-from speechkit.errors import InputError
-from speechkit.files import hash_json
+from speechkit.errors import BadSample, InputError
+from speechkit.files import hash_json, write_jsonl
 from speechkit.frontends import FEATURES
 from speechkit.models import MODELS
 from speechkit.models.assets import Assets
 from speechkit.text.tokenizer import load_tokenizer
 from speechkit.train.distributed import Ranks
 from speechkit.train.run import RunConfig
-from speechkit.train.usable import choose, encode_texts, output_frames
+from speechkit.train.usable import choose, encode_texts, output_frames, too_short
 
 
 @dataclass
@@ -123,6 +126,10 @@ def prepare(
     if "tokens" in model.requires and assets.tokenizer is None:
         raise InputError(f"model {config.model.name} needs targets; give --tokenizer")
     _check_dimension(model, config)
+    if config.plan.crops and "tokens" in model.requires:
+        raise InputError("plan: crops are for pre-training; a transcript cannot be cut with the audio")
+    if getattr(model, "label_sets", ()) and list(config.augment.speeds) != [1.0]:
+        raise InputError("augment.speeds: frame labels do not follow a change of speed; leave it at [1.0]")
     sets = {
         name: _data_set(name, config, exp, ranks, assets, model, folders)
         for name, folders in (("train", train), ("dev", dev))
@@ -163,11 +170,15 @@ def _data_set(
     manifest = read_manifest(folders, tables_of(model.requires), optional, extractor.rate, config.features)
     speeds = config.augment.speeds if training else [1.0]
 
-    tokens, unknown, frames = None, None, None
+    tokens, unknown, frames = None, {}, None
     if "tokens" in model.requires:
         tokens, unknown = encode_texts(manifest, assets.tokenizer)
-        if "ctc" in model.weights:
-            frames = output_frames(model, manifest, _input_length(model, extractor, max(speeds)))
+    emitted = output_frames(model, manifest, _input_length(model, extractor, max(speeds)))
+    if "ctc" in model.weights:
+        frames = emitted
+    elif "tokens" not in model.requires:  # pre-training needs a masked and an unmasked frame
+        unknown = too_short(manifest, emitted, 2)
+    unknown |= _unlabelled(name, model, manifest, exp, ranks)
     ledger = Ledger(f"{name} set", "train" if training else "evaluation", config.data.max_dropped)
     kept = choose(manifest, ledger, config.plan if training else None, tokens, unknown, frames)
     if ranks.first:
@@ -183,9 +194,28 @@ def _data_set(
         tokens = tokens.select(kept) if tokens is not None else None
 
     augment = Augment(config.augment) if training else None
-    context = Context(manifest, extractor, augment, _plain(config) or not training, tokens)
+    if training and config.plan.crops and "features" in model.requires:
+        check_extractor(extractor)
+    rates = {labels.field: labels.rate for labels in getattr(model, "label_sets", ())}
+    context = Context(manifest, extractor, augment, _plain(config) or not training, tokens, rates)
     plan = _plan(config, manifest, training)
     return DataSet(manifest, plan, BatchReader(context, model.requires))
+
+
+def _unlabelled(
+    name: str, model: nn.Module, manifest: Manifest, exp: Path, ranks: Ranks
+) -> dict[int, BadSample]:
+    """Utterances without the frame labels that the model needs; those of an odd length are listed."""
+    missing, odd = check_labels(manifest, getattr(model, "label_sets", ()))
+    if odd and ranks.first:
+        path = exp / f"odd_labels_{name}.jsonl"
+        write_jsonl(path, odd)
+        print(
+            f"speechkit train: {len(odd)} of {len(manifest)} utterances of the {name} set have labels that "
+            f"are more than 0.1 s longer or shorter than the audio; they are listed in {path}",
+            file=sys.stderr,
+        )
+    return missing
 
 
 def _input_length(model: nn.Module, extractor: object, speed: float) -> Callable[[int], int]:
@@ -208,7 +238,8 @@ def _plan(config: RunConfig, manifest: Manifest, training: bool) -> BatchPlan:
             config.plan,
             config.seed,
             speeds=config.augment.speeds,
-            sources=manifest.sources,
+            sources=_sources(config, manifest),
+            rate=manifest.rate,
         )
     # One micro-batch a row: the ranks take rows in turn, and sum what they find.
     budget = PlanConfig(
@@ -217,6 +248,16 @@ def _plan(config: RunConfig, manifest: Manifest, training: bool) -> BatchPlan:
         max_utterances=config.plan.max_utterances,
     )
     return BatchPlan(manifest.hashes, manifest.seconds, budget, shuffle=False)
+
+
+def _sources(config: RunConfig, manifest: Manifest) -> np.ndarray:
+    """`(N,)` number of the data directory or of the language of each utterance."""
+    if config.plan.sources == "folders":
+        return manifest.sources
+    languages = manifest.tables.get("utt2lang")
+    if languages is None:
+        raise InputError("plan.sources=languages: every training directory needs utt2lang")
+    return np.unique([languages[i] for i in range(len(languages))], return_inverse=True)[1]
 
 
 def dev_stream(data: DataSet, config: RunConfig, ranks: Ranks) -> Iterator[Loaded]:

@@ -52,6 +52,15 @@ def output_frames(model: object, manifest: Manifest, frames: Callable[[int], int
     return model.output_lengths(inputs.clamp(min=0)).numpy()
 
 
+def too_short(manifest: Manifest, frames: np.ndarray, fewest: int) -> dict[int, BadSample]:
+    """Positions of the utterances of which the model emits fewer frames, with the reason."""
+    short = np.flatnonzero(frames < fewest).tolist()
+    reason = f"fewer than {fewest} frames"
+    return {
+        i: BadSample(manifest.ids[i], reason, f"{frames[i]} of {manifest.samples[i]} samples") for i in short
+    }
+
+
 def choose(
     manifest: Manifest,
     ledger: Ledger,
@@ -67,7 +76,8 @@ def choose(
         ledger: of the stage; it says how much may be dropped.
         limits: shortest and longest training utterance; None for evaluation.
         tokens: the encoded texts, for a CTC model.
-        unknown: utterances with no token in the vocabulary.
+        unknown: utterances that cannot be used for a reason known already, such as no token in the
+            vocabulary.
         frames: `(N,)` output frames at the fastest speed, for a CTC model.
     """
     seconds, kept = manifest.seconds, []
