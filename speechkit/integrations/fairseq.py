@@ -1,0 +1,151 @@
+"""fairseq's .pt files: wav2vec 2.0, HuBERT and UniSpeech, pre-trained or fine-tuned with CTC.
+
+Both styles of configuration are read: `args`, an argparse.Namespace (2020), and `cfg`, nested sections as
+dict or omegaconf containers; fine-tuned models keep that of their pre-training under `w2v_args`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from speechkit.errors import InputError
+from speechkit.integrations import vocabulary
+from speechkit.integrations.fairseq_config import encoder_values
+from speechkit.integrations.foreign import Foreign
+from speechkit.integrations.names import FAIRSEQ_TUNED, fairseq_rules, rename, rename_all
+from speechkit.integrations.restricted_pickle import Stub, plain
+from speechkit.integrations.torch_file import LazyTensor, TorchFile
+
+OTHERS = {
+    "wavlm": ("relative_attention_bias", "WavLM"),
+    "data2vec": ("regression_head", "data2vec"),
+    "wav2vec": ("feature_aggregator", "wav2vec of 2019"),
+    "decoder": ("decoder.", "an attention decoder"),
+}
+"""Models of other families: their name in a configuration -> a piece of their weights' names, and a name."""
+
+
+def is_fairseq(value: Any) -> bool:
+    """Whether a file's content is a checkpoint of fairseq's trainer (or of those who took its form)."""
+    return isinstance(value, dict) and "model" in value and ("args" in value or "cfg" in value)
+
+
+def read(file: TorchFile, dictionary: Path | None = None, stated: Mapping[str, Any] | None = None) -> Foreign:
+    """Reads a fairseq checkpoint.
+
+    Args:
+        file: the opened file.
+        dictionary: `dict.ltr.txt` of a fine-tuned model; None looks beside the file and inside it.
+        stated: encoder values that the user says.
+
+    Raises:
+        InputError: another family, a configuration that cannot be read, no vocabulary for the head.
+    """
+    lazy = file.value["model"]
+    if not isinstance(lazy, dict) or not all(isinstance(tensor, LazyTensor) for tensor in lazy.values()):
+        raise InputError(f"{file.path}: 'model' is not a table of tensors")
+    style = "cfg" if file.value.get("cfg") is not None else "args"
+    whole = plain(file.value[style])
+    tuned = any(name.startswith("w2v_encoder.") for name in lazy)
+    _check_family(lazy, whole, file.path)
+    weights, unknown, shape_lines = _weights(file.tensors(lazy))
+    try:
+        values, notes = encoder_values(whole, tuned, weights, stated or {})
+    except InputError as error:
+        raise InputError(f"{file.path}: {error}") from None
+    foreign = Foreign(
+        f"fairseq ({style}), {'fine-tuned' if tuned else 'pre-trained'}",
+        _kind(weights),
+        values,
+        weights,
+        unknown=unknown,
+        reshaped=shape_lines,
+        notes=notes,
+    )
+    if foreign.kind == "ctc":
+        _convert_head(foreign, file, dictionary)
+    return foreign
+
+
+def _kind(weights: Mapping[str, Tensor]) -> str:
+    """Pre-training heads win: UniSpeech's pre-trained models have both, and no names of phones."""
+    if "quantizer.codevectors" in weights:
+        return "wav2vec2"
+    if "label_embs" in weights and "head.weight" not in weights:
+        return "hubert"
+    if "head.weight" in weights:
+        return "ctc"
+    return "hubert" if "final_proj.weight" in weights else "wav2vec2"
+
+
+def _check_family(names: Mapping[str, Any], config: Any, path: Path) -> None:
+    sections = [config, *(config.get(key) for key in ("model", "args") if isinstance(config, dict))]
+    said = [str(s.get(key)).lower() for s in sections if isinstance(s, dict) for key in ("_name", "arch")]
+    for family, (piece, title) in OTHERS.items():
+        if any(piece in name for name in names) or (family != "wav2vec" and any(family in s for s in said)):
+            raise InputError(
+                f"{path}: {title}; only encoders of wav2vec 2.0, HuBERT and UniSpeech are supported"
+            )
+
+
+# ---- weights --------------------------------------------------------------------------------------------
+
+
+def _weights(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """Renamed to ours, in fp32; names that are unknown; and what was cut."""
+    unwrapped = {}
+    for name, tensor in tensors.items():
+        unwrapped[rename(name, FAIRSEQ_TUNED) or name] = tensor
+    heads = {name: unwrapped.pop(name) for name in list(unwrapped) if name.startswith("head.")}
+    weights, unknown = rename_all(unwrapped, fairseq_rules(unwrapped))
+    weights = {name: _single(tensor) for name, tensor in {**weights, **heads}.items()}
+    lines = []
+    labels, projection = weights.get("label_embs"), weights.get("final_proj.weight")
+    if labels is not None and projection is not None and "head.weight" not in weights:
+        weights["label_embs"] = labels[len(vocabulary.FAIRSEQ_SPECIAL) :].clone()
+        rows = f"{len(labels)} rows into {len(labels) - 4}"
+        lines.append(f"label_embs_concat: {rows}, without the special symbols of fairseq's dictionary")
+    # UniSpeech projects targets up to D where wav2vec 2.0 projects outputs down: another head.
+    hidden = weights.get("project_hid.weight")
+    dim = weights.get("encoder.feature_projection.projection.bias")
+    if hidden is not None and dim is not None and hidden.shape[0] == len(dim) != hidden.shape[1]:
+        for name in [n for n in weights if n.startswith(("project_hid.", "head."))]:
+            unknown.append(name.replace("head.", "ctc_proj.").replace("project_hid.", "final_proj."))
+            del weights[name]
+    return weights, unknown, lines
+
+
+def _single(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _convert_head(foreign: Foreign, file: TorchFile, dictionary: Path | None) -> None:
+    beside = file.path.parent / "dict.ltr.txt"
+    inside = _symbols(file.value)
+    if dictionary is not None or beside.exists():
+        words = vocabulary.read_fairseq(dictionary or beside)
+    elif inside is not None:
+        words = vocabulary.fairseq_vocabulary(f"{file.path} (target_dictionary)", inside)
+    else:
+        raise InputError(
+            f"{file.path}: fine-tuned, but its letters are not known; put dict.ltr.txt beside it, or say "
+            "--dictionary"
+        )
+    weights = foreign.weights
+    head = vocabulary.convert_head(weights["head.weight"], weights["head.bias"], words)
+    weights["head.weight"], weights["head.bias"], foreign.tokenizer, lines = head
+    foreign.reshaped += lines
+
+
+def _symbols(state: dict[str, Any]) -> list[str] | None:
+    """The symbols of the dictionary that later versions keep in the file, where it can be read."""
+    task = state.get("task_state")
+    found = task.get("target_dictionary") if isinstance(task, dict) else None
+    symbols = (
+        found.state.get("symbols") if isinstance(found, Stub) and isinstance(found.state, dict) else None
+    )
+    return symbols if isinstance(symbols, list) and all(isinstance(s, str) for s in symbols) else None
