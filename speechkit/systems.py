@@ -73,6 +73,8 @@ class System:
     """The curve that it is a point of, in the report's table and picture over labelled speech."""
     minutes: float | None = None
     """Its labelled speech in minutes: where on the curve it lies."""
+    against: str | None = None
+    """System that the point is compared with: the same network from scratch, say."""
 
     def __post_init__(self) -> None:
         if self.commands and (self.train or self.tune or self.init_encoder):
@@ -83,6 +85,8 @@ class System:
             raise ValueError("tune and init_encoder need train")
         if (self.curve is None) != (self.minutes is None):
             raise ValueError("curve and minutes go together")
+        if self.against is not None and self.curve is None:
+            raise ValueError("against compares a point of a curve: give curve and minutes")
         if self.minutes is not None:
             check_range("minutes", self.minutes, 0.001)
 
@@ -121,6 +125,7 @@ class Systems:
                     )
             named = [("needs", need) for need in system.needs]
             named += [("init_encoder", system.init_encoder)] if system.init_encoder else []
+            named += [("against", system.against)] if system.against else []
             for key, need in named:
                 if need not in self.systems:
                     raise ValueError(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from speechkit.errors import InputError
+from speechkit.bin.__main__ import true_or_false
+from speechkit.errors import InputError, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="those of the other",
     )
     add("--class", dest="word_class", help="compare the words of one class only (see word_tags), such as far")
+    add("--characters", type=true_or_false, default=False, help="compare characters (CER), not words")
     add("--resamples", type=int, default=10_000, help="bootstrap draws (default: %(default)s)")
     add("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
 
@@ -35,9 +37,13 @@ def run(args: argparse.Namespace) -> int | None:
 
     if args.resamples < 100:
         raise InputError(f"--resamples {args.resamples}: at least 100 are needed for a 95 % interval")
+    if args.characters and args.word_class:
+        raise UsageError("--class is of words: leave it out with --characters")
     first, second = (
-        [read_utterances(folder, args.word_class) for folder in side] for side in (args.first, args.second)
+        [read_utterances(folder, args.word_class, args.characters) for folder in side]
+        for side in (args.first, args.second)
     )
     found = paired_test(first, second, args.resamples, args.seed)
-    print(f"{args.word_class or 'all words'}: {found.line()}")
+    unit = "characters" if args.characters else "words"
+    print(f"{args.word_class or f'all {unit}'}: {found.line(unit)}")
     return None

@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--exp", type=Path, default=Path("exp"), help="folder with the systems (default: %(default)s)")
     add("--out", type=Path, default=Path("RESULTS.md"), help="file to write (default: %(default)s)")
     add("--systems", type=Path, help="conf/systems.yaml: order of rows, titles, baseline, what is missing")
+    add("--tables", type=Path, nargs="+", default=[], help="JSON files `row: {column: value}`, a table each")
     add("--baseline", help="`system/how` to compare with (default: the systems file's, or the first row)")
     add("--plots", type=true_or_false, default=True, help="draw pictures into images/ beside the file")
 
@@ -35,13 +36,17 @@ def run(args: argparse.Namespace) -> int | None:
     known = [row.name for row in rows]
     if args.baseline and args.baseline not in known:
         raise InputError(f"--baseline {args.baseline}: no such result{nearest(args.baseline, known)}")
+    points = _points(systems, rows)
     contents = Contents(
         rows,
         args.baseline or (systems.baseline if systems else None),
         {name: system.title for name, system in systems.systems.items()} if systems else {},
         _missing(systems, rows),
-        _draw(rows, args.exp, args.out) if args.plots and rows else [],
+        _draw(rows, points, args.exp, args.out) if args.plots and rows else [],
         args.exp / "test_scorings.jsonl",
+        points,
+        {path.stem.replace("_", " ").capitalize(): _read_table(path) for path in args.tables},
+        _tuned(systems, args.exp),
     )
     text = update(args.out, render(contents))
     if not args.out.is_file() or args.out.read_text(encoding="utf-8") != text:
@@ -75,12 +80,53 @@ def _missing(systems, rows) -> list[str]:
     return lines
 
 
-def _draw(rows, exp: Path, out: Path) -> list[tuple[str, str]]:
+def _points(systems, rows) -> list:
+    """The rows of systems that lie on a curve over labelled speech."""
+    from speechkit.metrics.report import Point
+
+    found = {(row.system, row.how, row.set): row for row in rows}
+    points = []
+    for row in rows:
+        system = systems.systems.get(row.system) if systems else None
+        if system is not None and system.curve is not None:
+            against = found.get((system.against, row.how, row.set))
+            points.append(Point(system.curve, system.minutes, row, against))
+    return points
+
+
+def _read_table(path: Path) -> dict[str, dict]:
+    from speechkit.errors import InputError
+    from speechkit.files import read_json
+
+    table = read_json(path)
+    if not isinstance(table, dict) or not all(isinstance(row, dict) for row in table.values()):
+        raise InputError(f"{path}: expected JSON of rows, each with its columns: {{name: {{column: value}}}}")
+    return table
+
+
+def _tuned(systems, exp: Path) -> dict[str, str]:
+    """What every tuned system tried: `cer of seed 0: optim.lr=0.001 40.12, ...; chosen optim.lr=0.002`."""
+    from speechkit.files import read_json
+
+    said = {}
+    for name, system in systems.systems.items() if systems else ():
+        path = exp / name / "tuned.json"
+        if system.tune is not None and path.is_file():
+            record = read_json(path)
+            metric = record["metric"]
+            tried = ", ".join(f"{' '.join(row['options'])} {row[metric]:.2f}" for row in record["trials"])
+            chosen = " ".join(record["chosen"])
+            said[name] = f"{metric} of seed {record['seed']}: {tried}; chosen {chosen}"
+    return said
+
+
+def _draw(rows, points, exp: Path, out: Path) -> list[tuple[str, str]]:
     """Draws the pictures; caption and relative path of each."""
     from speechkit.metrics import plots
 
     folder = out.parent / "images"
     drawn = [
+        *plots.draw_points(points, folder),
         *plots.draw_error_rates(rows, folder),
         *plots.draw_classes(rows, folder),
         *plots.draw_learning_curves(exp, [row.system for row in rows], folder),

@@ -55,18 +55,18 @@ class Row:
         words = sum(count["words"] for count in counts)
         return 100 * sum(count["errors"] for count in counts) / words if words else None
 
-    def utterances(self) -> list[Utterances]:
-        """Counts of every seed as the bootstrap reads them."""
-        return [read_utterances(folder) for folder in self.folders]
+    def utterances(self, characters: bool = False) -> list[Utterances]:
+        """Counts of words, or of characters, of every seed as the bootstrap reads them."""
+        return [read_utterances(folder, characters=characters) for folder in self.folders]
 
     def interval(self) -> Interval:
         """95 % interval of the mean over seeds."""
         return interval(self.utterances())
 
-    def against(self, baseline: Row) -> Comparison | None:
+    def against(self, baseline: Row, characters: bool = False) -> Comparison | None:
         """The paired test, this row less the baseline; None when their references differ."""
         try:
-            return paired_test(self.utterances(), baseline.utterances())
+            return paired_test(self.utterances(characters), baseline.utterances(characters))
         except InputError:
             return None
 

@@ -12,12 +12,16 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from speechkit.errors import InputError
 from speechkit.files import atomic_write
 from speechkit.metrics.groups import Row, classes
+
+if TYPE_CHECKING:
+    from speechkit.metrics.report import Point
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
@@ -122,6 +126,37 @@ def draw_classes(rows: Sequence[Row], folder: Path) -> Drawn:
             axes.set_title(f"Errors by class of words on {name}", loc="left", pad=28)
             axes.legend(ncols=len(kinds), loc="lower left", bbox_to_anchor=(-0.01, 1.0), handletextpad=0.2)
         drawn.append((f"Errors by class of words on {name}", path))
+    return drawn
+
+
+def draw_points(points: Sequence[Point], folder: Path) -> Drawn:
+    """A picture a set and way of decoding: CER over labelled speech, a line a curve, every seed a mark."""
+    drawn = []
+    for name, how in dict.fromkeys((point.row.set, point.row.how) for point in points):
+        curves: dict[str, list[tuple[float, list[float]]]] = {}
+        for point in points:
+            if (point.row.set, point.row.how) == (name, how) and point.row.characters():
+                curves.setdefault(point.curve, []).append((point.minutes, point.row.characters()))
+        if not curves:
+            continue
+        path = _file(folder, "labelled_speech", name, how)
+        with _figure(path, (7, 4.2)) as (axes,):
+            for index, (curve, values) in enumerate(curves.items()):
+                colour, mark = COLOURS[index % len(COLOURS)], MARKS[index % len(MARKS)]
+                values.sort()
+                for minutes, rates in values:
+                    axes.plot([minutes] * len(rates), rates, mark, color=colour, markersize=3, alpha=0.6)
+                x, y = zip(*((minutes, np.mean(rates)) for minutes, rates in values))
+                axes.plot(x, y, mark, color=colour, linestyle="-", markersize=7, label=curve)
+            axes.set_xscale("log")
+            ticks = sorted({minutes for values in curves.values() for minutes, _ in values})
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
+            axes.set(xlabel="minutes of labelled speech", ylabel="CER in per cent")
+            axes.set_ylim(bottom=0)
+            axes.set_title(f"CER on {name}, {how} (small marks: seeds)", loc="left")
+            axes.legend()
+        drawn.append((f"CER on {name} over labelled speech, {how}", path))
     return drawn
 
 

@@ -33,6 +33,9 @@ class Contents:
         missing: lines about runs that were planned and have no result.
         pictures: caption and path of each picture, relative to RESULTS.md.
         scorings: the log of scorings, or None.
+        points: rows that lie on curves over labelled speech.
+        tables: title -> row -> column -> value: further tables, as other commands measured them.
+        tuned: system -> what was tried and chosen on the dev set before it was trained.
     """
 
     rows: Sequence[Row]
@@ -41,6 +44,26 @@ class Contents:
     missing: Sequence[str] = ()
     pictures: Sequence[tuple[str, str]] = ()
     scorings: Path | None = None
+    points: Sequence[Point] = ()
+    tables: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    tuned: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Point:
+    """A row that lies on a curve over labelled speech.
+
+    Attributes:
+        curve: name of the curve.
+        minutes: of labelled speech.
+        row: its results.
+        against: those that it is compared with, or None.
+    """
+
+    curve: str
+    minutes: float
+    row: Row
+    against: Row | None = None
 
 
 def escape(text: Any) -> str:
@@ -70,12 +93,17 @@ def render(contents: Contents) -> str:
     parts = [START]
     for (name, _), rows in groupby(contents.rows, key=lambda row: (row.set, row.metric)):
         parts += [f"## Set {escape(name)}", _set_section(list(rows), contents)]
+    if contents.points:
+        parts += ["## Over labelled speech", _points_section(contents.points)]
+    for title, table in contents.tables.items():
+        parts += [f"## {escape(title)}", _table(table)]
     if contents.missing:
         parts += ["## Not run", "\n".join(f"- {escape(line)}" for line in contents.missing)]
     parts += [f"![{escape(caption)}]({place})" for caption, place in contents.pictures]
     parts.append("## Systems")
     for system, rows in _by_system(contents.rows).items():
-        parts.append(_system_section(system, rows, contents.titles.get(system, "")))
+        title, tuned = contents.titles.get(system, ""), contents.tuned.get(system, "")
+        parts.append(_system_section(system, rows, title, tuned))
     return "\n\n".join([*parts, END])
 
 
@@ -162,7 +190,41 @@ def _notes(rows: list[Row], metric: str, kinds: list[str], drawn: set[str], cont
     return "  \n".join(notes)
 
 
-def _system_section(system: str, rows: list[Row], title: str) -> str:
+def _points_section(points: Sequence[Point]) -> str:
+    """A row a point: by set and way of decoding, then by minutes; curves as they come first."""
+    curves = list(dict.fromkeys(point.curve for point in points))
+    ordered = sorted(points, key=lambda p: (p.row.set, p.row.how, p.minutes, curves.index(p.curve)))
+    head = ["set", "decode", "labelled minutes", "curve", "seeds", "WER %", "CER %", "CER against"]
+    lines = [_cells(head), _cells(["---"] * len(head))]
+    for point in ordered:
+        row, verdict = point.row, ""
+        if point.against is not None:
+            verdict = (
+                f"{escape(point.against.system)}: {_verdict(row.against(point.against, characters=True))}"
+            )
+        cells = [
+            escape(row.set),
+            escape(row.how),
+            f"{point.minutes:g}",
+            escape(point.curve),
+            str(len(row.seeds)),
+        ]
+        lines.append(_cells([*cells, mean_sd(row.rates()), mean_sd(row.characters()), verdict]))
+    return "\n".join(lines)
+
+
+def _table(rows: dict[str, dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    lines = [_cells(["", *map(escape, columns)]), _cells(["---"] * (1 + len(columns)))]
+    for name, row in rows.items():
+        values = [row.get(column, "") for column in columns]
+        lines.append(
+            _cells([escape(name), *(f"{v:.4g}" if isinstance(v, float) else escape(v) for v in values)])
+        )
+    return "\n".join(lines)
+
+
+def _system_section(system: str, rows: list[Row], title: str, tuned: str = "") -> str:
     results = [result for row in rows for result in row.results]
     lines = [f"### {escape(system)}" + (f": {escape(title)}" if title else ""), ""]
     for name, values in (
@@ -174,6 +236,7 @@ def _system_section(system: str, rows: list[Row], title: str) -> str:
         ("scored with", _each(_versions(result["scored"].get("environment")) for result in results)),
         ("scored", _span([result["scored"].get("date", "") for result in results])),
         ("normaliser", _each(result["scored"].get("normaliser", {}).get("hash") for result in results)),
+        ("chosen on dev before training", tuned),
         ("configuration", _each(result.get("config_hash") for result in results)),
         ("data", _each(result.get("data_hash") for result in results)),
     ):

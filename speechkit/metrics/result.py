@@ -41,17 +41,24 @@ def _rows(scores: Sequence[UtteranceScore]) -> list[dict[str, Any]]:
     return rows
 
 
-def as_arrays(rows: Sequence[dict[str, Any]], word_class: str | None = None) -> Utterances:
+def as_arrays(
+    rows: Sequence[dict[str, Any]], word_class: str | None = None, characters: bool = False
+) -> Utterances:
     """Rows of utterances.jsonl as arrays.
 
     Args:
         rows: sorted by utterance.
         word_class: count the reference words of this class only.
+        characters: count characters, not words.
 
     Raises:
-        InputError: no word is in the class.
+        InputError: no word is in the class, or characters were not counted.
     """
-    if word_class is None:
+    if characters:
+        if not all("characters" in row for row in rows):
+            raise InputError("characters were not counted; score words, not phones")
+        pairs = [(row["characters"], row["character_errors"]) for row in rows]
+    elif word_class is None:
         pairs = [(row["words"], row["errors"]) for row in rows]
     else:
         pairs = [row["classes"].get(word_class, (0, 0)) for row in rows]
@@ -63,7 +70,9 @@ def as_arrays(rows: Sequence[dict[str, Any]], word_class: str | None = None) -> 
     return Utterances(ids, speakers, table[:, 0], table[:, 1])
 
 
-def read_utterances(folder: str | Path, word_class: str | None = None) -> Utterances:
+def read_utterances(
+    folder: str | Path, word_class: str | None = None, characters: bool = False
+) -> Utterances:
     """Reads utterances.jsonl of a scored decode folder, as `as_arrays`.
 
     Raises:
@@ -82,7 +91,7 @@ def read_utterances(folder: str | Path, word_class: str | None = None) -> Uttera
                 f"{path}:{number}: not a line of speechkit score; score the folder again"
             ) from None
         rows.append(row)
-    return as_arrays(rows, word_class)
+    return as_arrays(rows, word_class, characters)
 
 
 def build_result(

@@ -83,8 +83,8 @@ class Comparison:
         """Whether the difference is significant at the 5 % level."""
         return self.p < 1 - LEVEL
 
-    def line(self) -> str:
-        """One line for people."""
+    def line(self, unit: str = "words") -> str:
+        """One line for people; the unit is what `words` counts."""
         if not self.distinguishable:
             verdict = "not distinguishable"
         else:
@@ -92,7 +92,7 @@ class Comparison:
         numbers = (
             f"{self.rate_a:.2f} - {self.rate_b:.2f} = {self.delta:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
         )
-        return f"{numbers}, {p_text(self.p)}: {verdict} ({self.words} words, {self.drawn})"
+        return f"{numbers}, {p_text(self.p)}: {verdict} ({self.words} {unit}, {self.drawn})"
 
 
 def p_text(p: float) -> str:

@@ -173,3 +173,70 @@ def test_markup_from_data_is_escaped():
     assert escape("a|b `c` <img> [x](y) *z* _u_ snake_case\nline") == (
         "a\\|b \\`c\\` \\<img\\> \\[x\\](y) \\*z\\* \\_u\\_ snake_case line"
     )
+
+
+# ---- curves over labelled speech, further tables, tuning ----------------------------------------------
+
+CURVES = SYSTEMS.replace(
+    "decodes: [greedy, beam]}", "decodes: [greedy, beam], curve: plain, minutes: 10}"
+).replace(
+    "decodes: [beam]}", "decodes: [beam], curve: better, minutes: 3, against: small, tune: {grid: {lr: [1]}}}"
+)
+
+
+def test_points_are_compared_by_characters(recipe):
+    (recipe / "systems.yaml").write_text(CURVES)
+    assert report("--systems", "systems.yaml") == 0
+    text = (recipe / "RESULTS.md").read_text()
+    section = text.partition("## Over labelled speech")[2].partition("##")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| test")]
+    assert [row[1:4] for row in rows] == [
+        ["beam", "3", "better"],
+        ["beam", "10", "plain"],
+        ["greedy", "10", "plain"],
+    ]
+    rates = {
+        system: [
+            json.loads((recipe / f"exp/{system}/seed{seed}/decode_test_beam/result.json").read_text())["cer"][
+                "rate"
+            ]
+            for seed in (1, 2)
+        ]
+        for system in ("small", "big")
+    }
+    assert rows[0][6] == mean_sd(rates["big"])
+    difference = sum(rates["big"]) / 2 - sum(rates["small"]) / 2
+    assert rows[0][7].startswith(f"small: {difference:+.2f} [") and rows[0][7].endswith("p < 0.001")
+    for how in ("beam", "greedy"):
+        assert (recipe / f"images/labelled_speech_test_{how}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_compare_counts_characters_on_request(recipe, capsys):
+    folders = [[f"exp/{name}/seed{seed}/decode_test_beam" for seed in (1, 2)] for name in ("big", "small")]
+    results = [[json.loads((recipe / f / "result.json").read_text()) for f in side] for side in folders]
+    assert main(["compare", *folders[0], "--with", *folders[1], "--characters", "true"]) == 0
+    line = capsys.readouterr().out
+    first, second = (sum(r["cer"]["rate"] for r in side) / 2 for side in results)
+    assert line.startswith(f"all characters: {first:.2f} - {second:.2f} = {first - second:+.2f} [")
+    characters = results[0][0]["cer"]["counts"]["characters"]
+    assert f"the first is better ({characters} characters," in line
+    assert (
+        main(["compare", *folders[0], "--with", *folders[1], "--characters", "true", "--class", "far"]) == 2
+    )
+
+
+def test_further_tables_and_what_was_tuned(recipe):
+    (recipe / "systems.yaml").write_text(CURVES)
+    rows = {"mfcc": {"purity": 0.43219, "labels": 100}, "layer | 3": {"labels": 100, "note": "x"}}
+    (recipe / "cluster_quality.json").write_text(json.dumps(rows))
+    trials = [{"options": ["lr=1"], "cer": 40.123}]
+    tuned = {"set": "dump/dev", "seed": 0, "metric": "cer", "trials": trials, "chosen": ["lr=1"]}
+    (recipe / "exp/big/tuned.json").write_text(json.dumps(tuned))
+    options = ["--systems", "systems.yaml", "--plots", "false", "--tables", "cluster_quality.json"]
+    assert report(*options) == 0
+    text = (recipe / "RESULTS.md").read_text()
+    assert "## Cluster quality\n\n|  | purity | labels | note |\n" in text
+    assert "| mfcc | 0.4322 | 100 |  |" in text and "| layer \\| 3 |  | 100 | x |" in text
+    assert "- chosen on dev before training: cer of seed 0: lr=1 40.12; chosen lr=1" in text
+    (recipe / "cluster_quality.json").write_text("[1]")
+    assert report(*options) == 1
