@@ -217,7 +217,14 @@ def on_ranks(world: int, function, output: Path | None = None) -> list[int]:
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
     outputs = [output and output.with_name(f"{output.name}.{rank}") for rank in range(world)]
     pids = [fork(function, outputs[r], **common, RANK=str(r), LOCAL_RANK=str(r)) for r in range(world)]
-    return [wait(pid) for pid in pids]
+    statuses: list[int] = []
+    try:
+        for pid in pids:
+            statuses.append(wait(pid))
+        return statuses
+    finally:
+        for pid in pids[len(statuses) :]:  # a test that was interrupted leaves nobody behind
+            os.kill(pid, signal.SIGKILL)
 
 
 def weights(folder) -> dict:
