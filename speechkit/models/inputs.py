@@ -1,0 +1,51 @@
+"""The encoder of a pre-training system and the normalisation of what it reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from speechkit.config import load_kind
+from speechkit.encoders import ENCODERS
+from speechkit.encoders.fine_tuning import has_mask_embedding
+from speechkit.errors import InputError
+from speechkit.layers.cmvn import GlobalCMVN
+from speechkit.models.assets import Assets
+
+
+def build_masked_encoder(
+    encoder: Any, input_dim: int | None, assets: Assets
+) -> tuple[nn.Module, nn.Module, int | None]:
+    """An encoder whose frames can be masked.
+
+    Args:
+        encoder: its `Config`, of one of `ENCODERS`.
+        input_dim: feature dimension of the model's configuration, or None.
+        assets: the CMVN statistics.
+
+    Returns:
+        The encoder, what normalises its input, and the feature dimension (None for an encoder of samples).
+
+    Raises:
+        InputError: it has no mask embedding, or the statistics another dimension than `input_dim`.
+    """
+    if assets.cmvn is None:
+        dim, cmvn = input_dim or 80, nn.Identity()
+    else:
+        mean, std = assets.cmvn["mean"], assets.cmvn["std"]
+        dim, cmvn = len(mean), GlobalCMVN(mean, std)
+    if input_dim not in (None, dim):
+        raise InputError(
+            f"model.input_dim={input_dim}, but the CMVN statistics have {dim} dimensions; make the "
+            "statistics again from these features, or leave input_dim out"
+        )
+    built = load_kind(ENCODERS, encoder.name).build(encoder, dim)
+    if not has_mask_embedding(built):
+        raise InputError(
+            f"pre-training by masked prediction: the {encoder.name} encoder was built without a mask "
+            "embedding; set model.encoder.mask_embedding=true"
+        )
+    if built.takes == "features":
+        return built, cmvn, dim
+    return built, nn.Identity(), None

@@ -1,0 +1,296 @@
+"""wav2vec 2.0 pre-training (Baevski et al., 2020) over any encoder: tell masked frames' targets apart.
+
+Targets are codewords of the unmasked local features, or a linear projection of them (the pre-trained
+Conformer of Zhang et al., 2020). With several languages in the training data this is XLSR.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from speechkit.config import check_range, kind
+from speechkit.data.batch import Batch
+from speechkit.encoders import ENCODERS, EncoderOutput
+from speechkit.errors import InputError
+from speechkit.layers import gumbel_quantizer, span_mask
+from speechkit.layers.dropout import dropout
+from speechkit.layers.gumbel_quantizer import GumbelQuantizer, Quantized
+from speechkit.losses import contrastive
+from speechkit.losses.contrastive import Draw
+from speechkit.losses.diversity import diversity_loss, perplexity
+from speechkit.metrics.codebook import contrastive_advice, usage
+from speechkit.models.assets import Assets
+from speechkit.models.inputs import build_masked_encoder
+
+SALT = 0x3A5C
+"""Keeps the draws of masks apart from others of the same key."""
+
+
+@dataclass
+class Config:
+    """wav2vec 2.0; the defaults are the Base model's."""
+
+    name: str = "wav2vec2"
+    """The model's kind."""
+
+    input_dim: int | None = None
+    """Feature dimension; null takes it from the CMVN statistics, or 80 without any. Samples have none."""
+
+    encoder: Any = kind(ENCODERS, "wav2vec2")
+    """The encoder, of samples or of features; one of features needs `mask_embedding: true`."""
+
+    mask: span_mask.Config = field(default_factory=span_mask.Config)
+    """Which frames are hidden and predicted."""
+
+    targets: Literal["gumbel", "linear"] = "gumbel"
+    """What is told apart: codewords, or a projection of the local features without quantization."""
+
+    quantizer: gumbel_quantizer.Config = field(default_factory=gumbel_quantizer.Config)
+    """Codebooks; not used by `targets: linear`."""
+
+    contrastive: contrastive.Config = field(default_factory=contrastive.Config)
+    """Distractors and the similarity."""
+
+    projection_dim: int = 256
+    """F, dimension in which predictions and targets are compared: 256 in Base, 768 in Large."""
+
+    dropout_features: float = 0.1
+    """Probability of dropping a value of what targets are made from; 0 in Large."""
+
+    diversity: Literal["perplexity", "entropy"] = "perplexity"
+    """Form of the diversity loss: as released, or as printed."""
+
+    diversity_weight: float = 0.1
+    """Weight of the diversity loss."""
+
+    penalty_weight: float | None = None
+    """Weight of the mean square of the features before their norm: 0 in Large (the term is only watched);
+    null is 10, as in Base, with an encoder of samples, and no such term with others."""
+
+    alarm_after: int = 1000
+    """Updates before the log warns of a collapsed codebook or a loss at chance; the warm-up's, say."""
+
+    def __post_init__(self) -> None:
+        check_range("projection_dim", self.projection_dim, 1)
+        check_range("dropout_features", self.dropout_features, 0, 1, open_high=True)
+        for name in ("diversity_weight", "alarm_after"):
+            check_range(name, getattr(self, name), 0)
+        if self.penalty_weight is not None:
+            check_range("penalty_weight", self.penalty_weight, 0)
+        if self.targets == "linear" and self.contrastive.codebook_negatives:
+            raise ValueError("contrastive.codebook_negatives: linear targets have no codebook; set it to 0")
+        if self.targets == "gumbel" and (self.quantizer.dim or self.projection_dim) % self.quantizer.groups:
+            raise ValueError(
+                f"projection_dim={self.projection_dim} must be a multiple of "
+                f"quantizer.groups={self.quantizer.groups}, or quantizer.dim given"
+            )
+
+
+@dataclass(frozen=True)
+class Masked:
+    """What is hidden in a batch; decided by its keys and lengths alone.
+
+    Attributes:
+        mask: `(B, T)` bool on the CPU; none or at least 2 frames of an utterance.
+        lengths: `(B,)` frames on the CPU.
+        count: number of masked frames.
+    """
+
+    mask: Tensor
+    lengths: Tensor
+    count: int
+
+
+class Wav2Vec2Model(nn.Module):
+    """Encoder, targets and the heads that compare them, named as in Hugging Face's `Wav2Vec2ForPreTraining`.
+
+    Terms: `contrastive` (a sum over masked frames), `diversity` (a function of a mean, hence not additive
+    over micro-batches: its value times the number of masked frames), `penalty` (a sum over frames).
+    Watched only: `bits` (the contrastive loss to base 2, as in published logs), `accuracy`, and, as means
+    over micro-batches, the quantizer's `code_perplexity`, `probability_perplexity` and `temperature`.
+
+    Args:
+        config: see `Config`.
+        encoder: of `speechkit.encoders.ENCODERS`.
+        cmvn: normalises features, or `nn.Identity()`.
+        input_dim: F of features; None for samples.
+    """
+
+    def __init__(self, config: Config, encoder: nn.Module, cmvn: nn.Module, input_dim: int | None) -> None:
+        super().__init__()
+        self.config, self.encoder, self.cmvn = config, encoder, cmvn
+        self.requires = self.inputs = (encoder.takes,)
+        if input_dim is not None:
+            self.input_dim = input_dim
+        encoder.keep_local = True
+        self.weights = {"contrastive": 1.0}
+        self.quantizer = None
+        local_dim, dim = encoder.local_dim, config.projection_dim
+        if config.targets == "gumbel":
+            self.weights["diversity"] = config.diversity_weight
+            self.quantizer = GumbelQuantizer(config.quantizer, local_dim, config.quantizer.dim or dim)
+            local_dim = config.quantizer.dim or dim
+        self.penalised = encoder.takes == "speech"
+        if self.penalised and config.penalty_weight != 0:
+            self.weights["penalty"] = config.penalty_weight or 10.0
+        self.project_q = nn.Linear(local_dim, dim)
+        self.project_hid = nn.Linear(encoder.output_dim, dim)
+
+    def masked(self, batch: Batch) -> Masked:
+        """Draws the mask; an utterance with a single masked frame has no distractor and is left unmasked."""
+        inputs = batch[self.inputs[0]]
+        lengths = self.encoder.output_lengths(inputs.lengths.cpu())
+        mask = span_mask.span_mask(lengths, self.config.mask, batch.keys, SALT)
+        mask &= mask.sum(1, keepdim=True) > 1
+        return Masked(mask, lengths, int(mask.sum()))
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Masked frames; for the penalty all frames; 1 for perplexities and the temperature."""
+        return self._counts(self.masked(batch))
+
+    def _counts(self, masked: Masked) -> dict[str, int]:
+        counts = dict.fromkeys(("contrastive", "bits", "accuracy"), masked.count)
+        if self.penalised:
+            counts["penalty"] = int(masked.lengths.sum())
+        if self.quantizer is not None:
+            counts["diversity"] = masked.count
+            watched = ("code_perplexity", "probability_perplexity", "temperature")
+            counts |= dict.fromkeys(watched, int(masked.count > 0))
+        return counts
+
+    def loss(self, batch: Batch, update: int) -> dict[str, tuple[Tensor, int]]:
+        """Each term as a sum and its normaliser; `update` counts from 0 and sets the temperature."""
+        masked = self.masked(batch)
+        counts = self._counts(masked)
+        values = self._values(batch, masked, self.config.quantizer.temperature(update))
+        return {name: (values[name], count) for name, count in counts.items()}
+
+    def _values(self, batch: Batch, masked: Masked, temperature: float) -> dict[str, Tensor]:
+        inputs = batch[self.inputs[0]]
+        device = inputs.values.device
+        output = self.encoder(self.cmvn(inputs.values), inputs.lengths, mask=masked.mask.to(device))
+        hidden = _frames(output.frames, masked.mask)
+        draw = contrastive.draw_distractors(
+            masked.mask, masked.lengths, batch.keys, self.config.contrastive
+        ).to(device)
+        targets, words, quantized = self._targets(output, masked, temperature)
+        logits = self._logits(self.project_hid(hidden), targets, words, draw)
+        losses = contrastive.contrastive_loss(logits)
+        values = {
+            "contrastive": losses.sum(),
+            "bits": losses.detach().sum() / math.log(2),
+            "accuracy": contrastive.correct(logits.detach()).sum(),
+        }
+        if self.penalised:
+            raw = output.local_raw
+            values["penalty"] = _squares(raw if "penalty" in self.weights else raw.detach())
+        if quantized is not None:
+            values |= self._usage(quantized, masked, temperature, targets)
+        return values
+
+    def _targets(
+        self, output: EncoderOutput, masked: Masked, temperature: float
+    ) -> tuple[Tensor, Tensor, Quantized | None]:
+        """Targets `(P, F)` of all candidates, a number for each that equal ones share, and the codes."""
+        local = output.local
+        if output.local_raw is None:  # not normalised by the encoder
+            local = nn.functional.layer_norm(local, local.shape[-1:])
+        x = _frames(local, self._candidates(masked))
+        if self.training and self.config.dropout_features:
+            x = dropout(x, self.config.dropout_features)
+        if self.quantizer is None:
+            targets = self.project_q(x)
+            return targets, torch.unique(targets.detach(), dim=0, return_inverse=True)[1], None
+        quantized = self.quantizer(x, temperature)
+        return self.project_q(quantized.vectors), self.quantizer.words(quantized.codes), quantized
+
+    def _candidates(self, masked: Masked) -> Tensor:
+        """`(B, T)` bool: the frames that distractors come from."""
+        if not self.config.contrastive.negatives_from_everywhere:
+            return masked.mask
+        return torch.arange(masked.mask.size(1)) < masked.lengths[:, None]
+
+    def _logits(self, predictions: Tensor, targets: Tensor, words: Tensor, draw: Draw) -> Tensor:
+        """`(N, 1 + K)`, the true target first."""
+        config = self.config.contrastive
+        logits = contrastive.contrastive_logits(predictions, targets, draw, words, config.temperature)
+        if not config.codebook_negatives:
+            return logits
+        quantizer = self.quantizer
+        codes = contrastive.draw_codes(draw, config.codebook_negatives, quantizer.groups, quantizer.entries)
+        equal = quantizer.words(codes) == contrastive.own_words(draw, words)[:, None]
+        vectors = self.project_q(quantizer.lookup(codes))
+        more = contrastive.codebook_logits(predictions, vectors, equal, config.temperature)
+        return torch.cat([logits, more], dim=1)
+
+    def _usage(self, quantized: Quantized, masked: Masked, temperature: float, targets: Tensor) -> dict:
+        """Diversity and perplexities over the masked frames."""
+        if not masked.count:
+            nothing = 0 * targets.sum()
+            watched = dict.fromkeys(
+                ("code_perplexity", "probability_perplexity", "temperature"), nothing.detach()
+            )
+            return {"diversity": nothing, **watched}
+        codes, probabilities = quantized.codes, quantized.probabilities
+        if self.config.contrastive.negatives_from_everywhere:
+            inside = masked.mask[self._candidates(masked)].nonzero().squeeze(1).to(codes.device)
+            codes, probabilities = codes.index_select(0, inside), probabilities.index_select(0, inside)
+        diversity = diversity_loss(probabilities, self.config.diversity)
+        return {
+            "diversity": masked.count * diversity,
+            "code_perplexity": perplexity(usage(codes, self.quantizer.entries)),
+            "probability_perplexity": perplexity(probabilities.detach().mean(0)),
+            "temperature": torch.tensor(temperature, device=codes.device),
+        }
+
+    def encode(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        """Nothing: this system has no output to decode."""
+        return {}
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """`(B,)` encoder frames of inputs of so many samples or feature frames."""
+        return self.encoder.output_lengths(lengths)
+
+    def set_update(self, update: int) -> None:
+        """Nothing: the temperature is computed from the update that `loss` is given."""
+
+    def advise(self, row: dict[str, float]) -> str | None:
+        """Plain words about a collapsed codebook or a loss at chance, once `alarm_after` updates are made."""
+        if row["update"] < self.config.alarm_after:
+            return None
+        quantizer = self.quantizer
+        entries = quantizer.groups * quantizer.entries if quantizer is not None else None
+        return contrastive_advice(row, self.config.contrastive.total, entries)
+
+
+def _frames(x: Tensor, chosen: Tensor) -> Tensor:
+    """The chosen frames `(N, D)` of `(B, T, D)`, in order; `chosen` is `(B, T)` bool on the CPU."""
+    index = chosen.flatten().nonzero().squeeze(1).to(x.device)
+    return x.flatten(0, 1).index_select(0, index)
+
+
+def _squares(x: Tensor) -> Tensor:
+    """Sum over frames of the mean square over channels, in fp32; padding is 0."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    return x.square().sum() / x.size(-1)
+
+
+def build(config: Config, assets: Assets) -> Wav2Vec2Model:
+    """The model, with CMVN statistics for an encoder of features.
+
+    Raises:
+        InputError: statistics of another dimension, an encoder that cannot hide frames, or a penalty for
+            features that the encoder does not have.
+    """
+    encoder, cmvn, dim = build_masked_encoder(config.encoder, config.input_dim, assets)
+    if config.penalty_weight and encoder.takes != "speech":
+        raise InputError(
+            f"model.penalty_weight={config.penalty_weight}: is for encoders of samples; the "
+            f"{config.encoder.name} encoder has no features before their norm; leave it out"
+        )
+    return Wav2Vec2Model(config, encoder, cmvn, dim)
