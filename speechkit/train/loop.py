@@ -241,7 +241,8 @@ class Trainer:
 
     def _log_window(self, rate: float) -> None:
         progress, window = self.progress, self.progress.window
-        terms = {t: s / max(1, n) for t, s, n in zip(self.terms, window.sums, window.counts)}
+        found = zip(self.terms, window.sums, window.counts)  # what is watched now and then may be missing
+        terms = {t: s / max(1, n) for t, s, n in found if n or t in self.model.weights}
         row = {
             "update": progress.update,
             "epoch": progress.epoch,
@@ -267,9 +268,10 @@ class Trainer:
             f"padding {100 * row['padding']:.0f} %, "
             f"waiting {100 * window.waited / max(1e-9, window.seconds):.0f} %, left {_duration(left)}"
         )
-        advice = self.model.advise(row) if window.updates and hasattr(self.model, "advise") else None
-        if advice:
-            self.log.line(advice)
+        if window.updates and hasattr(self.model, "advise"):
+            advice = self.model.advise({**dict.fromkeys(self.terms, 0.0), **row})
+            if advice:
+                self.log.line(advice)
         progress.window = Window()
 
     def validate(self, watchdog: Watchdog) -> dict[str, float]:
