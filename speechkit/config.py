@@ -135,7 +135,7 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[Path_, str]]:
     below = _read_file(Path(path).parent / base)
     if "base" in below.values:
         raise InputError(f"{below.origins[('base',)]}: a base file cannot have a base of its own")
-    return _merge(below.values, tree.values), {**below.origins, **tree.origins}
+    return merge(below.values, tree.values), {**below.origins, **tree.origins}
 
 
 def _read_file(path: Path) -> _Tree:
@@ -151,7 +151,7 @@ def _read_file(path: Path) -> _Tree:
     return _Tree(values, origins)
 
 
-def _merge(below: dict, above: dict) -> dict:
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Sections are merged key by key, anything else is replaced; another `name` replaces the section."""
     merged = dict(below)
     for key, value in above.items():
@@ -159,7 +159,7 @@ def _merge(below: dict, above: dict) -> dict:
         same_kind = (
             isinstance(old, dict) and isinstance(value, dict) and value.get("name") in (None, old.get("name"))
         )
-        merged[key] = _merge(old, value) if same_kind else value
+        merged[key] = merge(old, value) if same_kind else value
     return merged
 
 
@@ -195,13 +195,23 @@ def load_config(
     Raises:
         ProblemsError: every unknown key, wrong type, missing or out-of-range value, with its place.
     """
+    values, origins = read_values(file, overrides)
+    return from_dict(schema, merge(values, changes), origins)
+
+
+def read_values(
+    file: str | Path | None = None, overrides: typing.Sequence[str] = ()
+) -> tuple[dict[str, Any], dict[Path_, str]]:
+    """The unchecked values of a file with overrides, and where they came from; `from_dict` checks them.
+
+    Raises:
+        InputError: as `read_yaml`, or an override that is none.
+    """
     values, origins = read_yaml(file) if file is not None else ({}, {})
     for override in overrides:
         above, places = parse_override(override)
-        values, origins = _merge(values, above), {**origins, **places}
-    if changes:
-        values = _merge(values, changes)
-    return from_dict(schema, values, origins)
+        values, origins = merge(values, above), {**origins, **places}
+    return values, origins
 
 
 def from_dict(schema: type[T], values: dict[str, Any], origins: dict[Path_, str] | None = None) -> T:

@@ -15,17 +15,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", help="tokenizer folder")
     parser.add_argument("--cmvn", help="CMVN statistics, cmvn.json")
     parser.add_argument("--exp", help="experiment folder")
+    parser.add_argument(
+        "--init-encoder",
+        help="checkpoint or experiment whose encoder is the start: weights, and defaults of model.encoder",
+    )
     parser.add_argument("--print-config", type=true_or_false, default=False, help="print it and stop")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that win over the file's")
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains; returns 0, or 75 when a signal stopped it with everything saved."""
-    from speechkit.config import dump, load_config
+    from speechkit.config import dump
     from speechkit.errors import UsageError
-    from speechkit.train.run import RunConfig
+    from speechkit.train.pretrained import run_config
 
-    config = load_config(RunConfig, args.config, args.overrides)
+    config = run_config(args.config, args.overrides, args.init_encoder, args.exp)
     if args.print_config:
         print(dump(config), end="")
         return 0

@@ -23,7 +23,7 @@ from speechkit.decoding.resources import Resources
 from speechkit.errors import BadSample, InputError
 from speechkit.frontends import FEATURES
 from speechkit.search.hypothesis import Hypothesis
-from speechkit.train.checkpoint import load_model
+from speechkit.train.checkpoint import find_checkpoint, load_model
 
 Heads = dict[str, tuple[Tensor, Tensor]]
 
@@ -130,7 +130,10 @@ class Recognizer:
             InputError: an utterance cannot be read; nothing is left out of what is decoded.
         """
         tables = tables_of(self.model.inputs)
-        manifest = read_manifest([folder], tables, ("feats.scp",), self.extractor.rate, self.run.features)
+        dumped = ("feats.scp",) if "features" in self.model.inputs else ()
+        manifest = read_manifest([folder], tables, dumped, self.extractor.rate, self.run.features)
+        for i, samples in enumerate(manifest.samples.tolist()):
+            self._check_length(manifest.ids[i], samples)
         reader = BatchReader(Context(manifest, self.extractor), self.model.inputs)
         budget = plan.Config(seconds=self.config.seconds)
         order = plan.BatchPlan(manifest.hashes, manifest.seconds, budget, shuffle=False)
@@ -188,6 +191,7 @@ class Recognizer:
     def _fields(self, waveform: np.ndarray, name: str) -> dict[str, Tensor]:
         fields = {}
         if "speech" in self.model.inputs:
+            self._check_length(name, len(waveform))
             fields["speech"] = torch.from_numpy(waveform)
         if "features" in self.model.inputs:
             features = self.extractor(waveform)
@@ -195,6 +199,13 @@ class Recognizer:
                 raise BadSample(name, "too short", f"{len(waveform)} samples hold no feature frame")
             fields["features"] = torch.from_numpy(features)
         return fields
+
+    def _check_length(self, name: str, samples: int) -> None:
+        """Raises BadSample for a waveform that is too short for one frame of a model that takes samples."""
+        if "speech" not in self.model.inputs or self.model.output_lengths(torch.tensor([samples])).any():
+            return
+        fewest = 1 + int((self.model.output_lengths(torch.arange(1, self.extractor.rate)) == 0).sum())
+        raise BadSample(name, "too short", f"{samples} samples; the model's first frame takes {fewest}")
 
     def _groups(self, order: list[int], waveforms: list[np.ndarray]) -> Iterator[list[int]]:
         """Indices in batches of at most the budget, padding included; `order` is shortest first."""
@@ -217,18 +228,6 @@ def choose_device(name: str | None) -> torch.device:
         why = str(error).splitlines()[0][:120]
         raise InputError(f"--device {name}: cannot be used here ({why}); leave it out, or try cpu") from None
     return device
-
-
-def find_checkpoint(exp: Path) -> Path:
-    """`exp` itself if it is a checkpoint, else its `final`; InputError says what is there instead."""
-    if not exp.is_dir():
-        raise InputError(f"{exp}: no such experiment folder")
-    for folder in (exp, exp / "final"):
-        if (folder / "model.safetensors").is_file():
-            return folder
-    steps = sorted(p.name for p in exp.glob("step_*"))
-    there = f"; training has not finished, name one of its checkpoints: {', '.join(steps)}" if steps else ""
-    raise InputError(f"{exp}: holds no trained model{there}")
 
 
 def part(batch: Batch, rows: slice) -> Batch:

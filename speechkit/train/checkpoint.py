@@ -188,6 +188,18 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu", ema: bool
     return model.to(device).eval(), config, assets
 
 
+def find_checkpoint(exp: Path) -> Path:
+    """`exp` itself if it is a checkpoint, else its `final`; InputError says what is there instead."""
+    if not exp.is_dir():
+        raise InputError(f"{exp}: no such experiment folder")
+    for folder in (exp, exp / "final"):
+        if (folder / "model.safetensors").is_file():
+            return folder
+    steps = sorted(p.name for p in exp.glob("step_*"))
+    there = f"; training has not finished, name one of its checkpoints: {', '.join(steps)}" if steps else ""
+    raise InputError(f"{exp}: holds no trained model{there}")
+
+
 def load_strictly(model: nn.Module, path: Path) -> None:
     """Puts a file's weights into a model; InputError unless names and shapes are the same."""
     weights, own = load_weights(path), model.state_dict()

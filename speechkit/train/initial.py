@@ -10,18 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.errors import InputError
-from speechkit.train.checkpoint import load_weights
+from speechkit.layers.adapters import ADAPTER_NAMES
+from speechkit.text.tokenizer import Tokenizer, load_tokenizer
+from speechkit.train.checkpoint import find_checkpoint, load_weights
 
 
 @dataclass
 class Config:
     """Initial weights."""
 
+    encoder: str | None = None
+    """Checkpoint or experiment folder that the encoder is taken from: the weights, and, below the YAML file
+    and the command line, `model.encoder` and `features` (`--init-encoder` sets this)."""
     params: list[str] = field(default_factory=list)
     """`source:source_prefix:prefix` each: a checkpoint folder or .safetensors file, the names to take there,
     and what replaces the prefix here; empty prefixes take everything."""
     allow: list[str] = field(default_factory=list)
-    """Globs of names that may be missing, unexpected or of another shape; anything else is an error."""
+    """Globs of names that may be missing, unexpected or of another shape; anything else is an error. Also
+    `model.encoder.<option>`, `features.<option>` and `cmvn` that may differ from those of `encoder`."""
 
 
 @dataclass
@@ -32,6 +38,11 @@ class Report:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     shape: list[str] = field(default_factory=list)
+
+    @property
+    def shape_names(self) -> list[str]:
+        """The names of `shape` without the shapes."""
+        return [text.split(":")[0] for text in self.shape]
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} loaded"]
@@ -51,36 +62,69 @@ def _split(rule: str) -> tuple[Path, str, str]:
 
 
 @torch.no_grad()
-def load_initial(model: nn.Module, config: Config) -> list[tuple[str, Report]]:
+def load_initial(
+    model: nn.Module, config: Config, tokenizer: Tokenizer | None = None
+) -> list[tuple[str, Report]]:
     """Copies weights into a model.
 
     Args:
         model: what is initialised.
         config: from where.
+        tokenizer: of the model, which an output layer that is taken over must agree with.
 
     Returns:
-        Each rule with its report.
+        Each source with its report.
 
     Raises:
-        InputError: a name is missing, unexpected, or of another shape, and not on the allow-list.
+        InputError: a name is missing, unexpected, or of another shape, and not on the allow-list; or the
+            output layer is for other tokens.
     """
     own = model.state_dict()
     reports = []
+    if config.encoder is not None:
+        folder = find_checkpoint(Path(config.encoder))
+        averaged = folder / "ema.safetensors"
+        path = averaged if averaged.exists() else folder / "model.safetensors"
+        report = _load(own, load_weights(path), "encoder.", "encoder.")
+        _check(f"init.encoder: {folder}", report, [*config.allow, *ADAPTER_NAMES])
+        reports.append((f"encoder from {folder}", report))
     for rule in config.params:
         path, source, target = _split(rule)
         report = _load(own, load_weights(path), source, target)
-        wrong = [
-            f"{name} ({kind})"
-            for kind in ("missing", "unexpected", "shape")
-            for name in getattr(report, kind)
-            if not any(fnmatchcase(name.split(":")[0], pattern) for pattern in config.allow)
-        ]
-        if wrong or not report.loaded:
-            more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-            what = ", ".join(wrong[:5]) + more if wrong else "nothing fits"
-            raise InputError(f"init.params: '{rule}': {what}; list what may differ in init.allow")
+        if tokenizer is not None and "head.weight" in [*report.loaded, *report.shape_names]:
+            _check_tokens(f"init.params: '{rule}'", path.parent / "assets" / "tokenizer", tokenizer)
+        _check(f"init.params: '{rule}'", report, config.allow)
         reports.append((rule, report))
     return reports
+
+
+def _check(what: str, report: Report, allow: list[str]) -> None:
+    wrong = [
+        f"{name} ({kind})"
+        for kind in ("missing", "unexpected", "shape")
+        for name in getattr(report, kind)
+        if not any(fnmatchcase(name.split(":")[0], pattern) for pattern in allow)
+    ]
+    if wrong or not report.loaded:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        shown = ", ".join(wrong[:5]) + more if wrong else "nothing fits"
+        raise InputError(f"{what}: {shown}; list what may differ in init.allow")
+
+
+def _check_tokens(what: str, folder: Path, tokenizer: Tokenizer) -> None:
+    """Refuses the output layer of a checkpoint that knows other tokens, or these in another order."""
+    if not folder.exists():
+        return
+    there, here = load_tokenizer(folder).vocab, tokenizer.vocab
+    if there != here:
+        row = next(
+            (i for i, pair in enumerate(zip(there, here)) if pair[0] != pair[1]), min(len(there), len(here))
+        )
+        pair = " and ".join(repr(v[row]) if row < len(v) else "nothing" for v in (there, here))
+        raise InputError(
+            f"{what}: its output layer is for {len(there)} other tokens than these {len(here)} (row {row} is "
+            f"{pair}); use its tokenizer ({folder}), or take the encoder alone with --init-encoder"
+        )
 
 
 def _load(own: dict[str, Tensor], weights: dict[str, Tensor], source: str, target: str) -> Report:

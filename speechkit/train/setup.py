@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +109,7 @@ def prepare(
         config: of the run.
         exp: the experiment folder; ledgers are written there.
         ranks: this process and the others.
-        assets: from `load_assets`.
+        assets: from `load_assets`; statistics that the model has no use for are left out of the result.
         train: training directories, one source each.
         dev: dev directories.
         command: the command line, for reports.
@@ -122,7 +122,10 @@ def prepare(
             f"plan.micro_batches={config.plan.micro_batches} must be a multiple of the "
             f"{ranks.world} processes, so that every process gets as many"
         )
+    _check_augmentation(config)
     model = build_model(config, assets)
+    if "features" not in model.requires:
+        assets = replace(assets, cmvn=None)
     if "tokens" in model.requires and assets.tokenizer is None:
         raise InputError(f"model {config.model.name} needs targets; give --tokenizer")
     _check_dimension(model, config)
@@ -142,10 +145,19 @@ def prepare(
 def _check_dimension(model: nn.Module, config: RunConfig) -> None:
     made = load_kind(FEATURES, config.features.name).build(config.features).dim
     taken = getattr(model, "input_dim", made)
-    if taken != made:
+    if taken not in (made, None):
         raise InputError(
             f"features: {config.features.name} makes {made} dimensions, but the model takes {taken}; "
             f"give --cmvn of these features, or model.input_dim={made} without it"
+        )
+
+
+def _check_augmentation(config: RunConfig) -> None:
+    """Outputs of a frozen encoder are dumped once: changes of the waveform would not reach them."""
+    if config.features.name == "encoder" and not (_plain(config) and list(config.augment.speeds) == [1.0]):
+        raise InputError(
+            "augment: changes the waveform, and these features are the dumped outputs of a frozen encoder; "
+            "leave it out (model.specaugment and model.masking work), or fine-tune with --init-encoder"
         )
 
 
@@ -175,7 +187,7 @@ def _data_set(
         tokens, unknown = encode_texts(manifest, assets.tokenizer)
     emitted = output_frames(model, manifest, _input_length(model, extractor, max(speeds)))
     if "ctc" in model.weights:
-        frames = emitted
+        frames, unknown = emitted, too_short(manifest, emitted, 1) | unknown
     elif "tokens" not in model.requires:  # pre-training needs a masked and an unmasked frame
         unknown = too_short(manifest, emitted, 2)
     unknown |= _unlabelled(name, model, manifest, exp, ranks)

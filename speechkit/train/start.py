@@ -19,8 +19,9 @@ from speechkit.train.initial import load_initial
 from speechkit.train.log import cut_samples
 from speechkit.train.loop import Trainer
 from speechkit.train.persistence import resume
+from speechkit.train.pretrained import check_statistics, take_statistics
 from speechkit.train.run import RunConfig, changes
-from speechkit.train.setup import load_assets, prepare
+from speechkit.train.setup import Setup, load_assets, prepare
 
 
 def train(
@@ -55,9 +56,13 @@ def train(
         newest = _newest(exp, config, ranks.first)
         bf16, precision = choose_precision(config.loop.precision, ranks.device)
         assets = load_assets(tokenizer, cmvn, config.features)
+        assets, taken = take_statistics(config, assets, newest)
         setup = prepare(config, exp, ranks, assets, train, dev, command)
+        _tell_statistics(ranks.first, setup, cmvn, taken)
         if newest is None:
-            for rule, report in load_initial(setup.model, config.init):
+            if "features" in setup.model.requires:
+                check_statistics(config, setup.assets)
+            for rule, report in load_initial(setup.model, config.init, setup.assets.tokenizer):
                 _say(ranks.first, f"init {rule}: {report}")
         trainer = Trainer(setup, bf16)
         if newest is not None:
@@ -75,6 +80,13 @@ def train(
 def _say(first: bool, text: str) -> None:
     if first:
         print(f"speechkit train: {text}", file=sys.stderr, flush=True)
+
+
+def _tell_statistics(first: bool, setup: Setup, cmvn: str | Path | None, taken: str) -> None:
+    if setup.assets.cmvn is None and cmvn is not None:
+        _say(first, f"--cmvn {cmvn} is not used: the model takes {setup.model.inputs[0]}")
+    elif setup.assets.cmvn is not None and taken:
+        _say(first, f"CMVN statistics from {taken}")
 
 
 def _summary(trainer: Trainer, newest: Path | None, precision: str) -> str:
