@@ -8,7 +8,11 @@ from torch import Tensor
 
 from speechkit.data.batch import Batch
 
-MODELS = {"ctc": "speechkit.models.ctc", "wav2vec2": "speechkit.models.wav2vec2_pretraining"}
+MODELS = {
+    "ctc": "speechkit.models.ctc",
+    "hubert": "speechkit.models.hubert",
+    "wav2vec2": "speechkit.models.wav2vec2_pretraining",
+}
 """Kind name -> module with a `Config` dataclass and `build(config, assets) -> Model`."""
 
 
