@@ -59,7 +59,7 @@ class FeedForward(nn.Module):
     def __init__(self, shape: BlockShape) -> None:
         super().__init__()
         self.intermediate_dense = nn.Linear(shape.dim, shape.feed_forward)
-        self.intermediate_dropout = FrameDropout(shape.activation_dropout)
+        self.intermediate_dropout = FrameDropout(shape.activation_dropout, inplace=True)
         self.output_dense = nn.Linear(shape.feed_forward, shape.dim)
 
     def forward(self, x: Tensor, packing: Packing) -> Tensor:
@@ -75,7 +75,7 @@ class Wav2Vec2Block(nn.Module):
         super().__init__()
         self.norm_first = shape.norm == "pre"
         self.attention = Attention(shape.dim, shape.heads, shape.attention_dropout)
-        self.dropout = FrameDropout(shape.dropout)
+        self.dropout = FrameDropout(shape.dropout, inplace=True)
         self.layer_norm = nn.LayerNorm(shape.dim, eps=shape.norm_eps)
         self.feed_forward = FeedForward(shape)
         self.final_layer_norm = nn.LayerNorm(shape.dim, eps=shape.norm_eps)
