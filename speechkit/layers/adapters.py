@@ -6,7 +6,7 @@ or after, and both begin as the unchanged network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from speechkit.config import check_range
 from speechkit.errors import InputError
+from speechkit.layers.dropout import dropout
 
 ADAPTER_NAMES = ("*.lora_a", "*.lora_b", "*.adapter.*")
 """Globs of the parameters made here."""
@@ -61,7 +62,7 @@ class Bottleneck:
     """Let the other weights learn too; false freezes them."""
 
     train_norms: bool = True
-    """Let the layer norms learn with the bottlenecks, as published."""
+    """Let the layer norms of these blocks learn with the bottlenecks, as published."""
 
     def __post_init__(self) -> None:
         check_range("dim", self.dim, 1)
@@ -92,7 +93,7 @@ class LoraLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """`(..., in)` to `(..., out)`: `x W^T + b + alpha / rank * x A^T B^T`."""
         y = F.linear(x, self.weight, self.bias)
-        x = F.dropout(x, self.rate, self.training)
+        x = dropout(x, self.rate) if self.training and self.rate else x
         return y + F.linear(F.linear(x, self.lora_a), self.lora_b * self.scale)
 
     def merged_weight(self) -> Tensor:
@@ -202,17 +203,19 @@ def _through_adapter(part: nn.Module, _: object, output: Tensor) -> Tensor:
     return part.adapter(output)
 
 
-def freeze_base(module: nn.Module, norms: bool = False) -> None:
+def freeze_base(module: nn.Module, norms_of: Iterable[str] = ()) -> None:
     """Stops everything but the adapters from learning.
 
     Args:
         module: what was adapted.
-        norms: let layer norms learn too.
+        norms_of: names of parts whose layer norms may learn too.
     """
-    gains = {id(p) for part in module.modules() if isinstance(part, nn.LayerNorm) for p in part.parameters()}
+    parts = [module.get_submodule(name) for name in norms_of]
+    norms = {part for inside in parts for part in inside.modules() if isinstance(part, nn.LayerNorm)}
+    gains = {id(parameter) for norm in norms for parameter in norm.parameters()}
     for name, parameter in module.named_parameters():
         own = any(fnmatchcase(f".{name}", pattern) for pattern in ADAPTER_NAMES)
-        if not own and not (norms and id(parameter) in gains):
+        if not own and id(parameter) not in gains:
             parameter.requires_grad_(False)
 
 
@@ -230,8 +233,10 @@ def adapt(module: nn.Module, width: int, lora: Lora | None, bottleneck: Bottlene
     """
     if lora is not None:
         apply_lora(module, lora)
+    blocks = set()
     if bottleneck is not None:
-        apply_bottlenecks(module, bottleneck, width)
+        names = apply_bottlenecks(module, bottleneck, width)
+        blocks = {name.rpartition(".")[0] for name in names if bottleneck.train_norms}
     chosen = [config for config in (lora, bottleneck) if config is not None]
     if chosen and not any(config.train_base for config in chosen):
-        freeze_base(module, norms=bottleneck is not None and bottleneck.train_norms)
+        freeze_base(module, blocks)

@@ -8,14 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from speechkit.config import check_range, kind, load_kind
+from speechkit.config import check_range, kind
 from speechkit.data.batch import Batch
 from speechkit.encoders import ENCODERS, EncoderOutput, fine_tuning
 from speechkit.errors import InputError
 from speechkit.frontends import specaugment
-from speechkit.layers.cmvn import GlobalCMVN
 from speechkit.losses.ctc import ctc_loss
 from speechkit.models.assets import Assets
+from speechkit.models.inputs import build_encoder
 
 
 @dataclass
@@ -132,26 +132,9 @@ def build(config: Config, assets: Assets) -> CtcModel:
     """
     if assets.tokenizer is None:
         raise InputError("model ctc: needs a tokenizer; give --tokenizer")
-    dim = _input_dim(config, assets.cmvn)
-    encoder = load_kind(ENCODERS, config.encoder.name).build(config.encoder, dim)
+    encoder, cmvn, dim = build_encoder(config.encoder, config.input_dim, assets)
     _check_options(config, encoder)
-    vocab_size = len(assets.tokenizer.vocab)
-    if encoder.takes != "features":
-        return CtcModel(config, encoder, vocab_size, None, nn.Identity())
-    cmvn = GlobalCMVN(assets.cmvn["mean"], assets.cmvn["std"]) if assets.cmvn else nn.Identity()
-    return CtcModel(config, encoder, vocab_size, dim, cmvn)
-
-
-def _input_dim(config: Config, cmvn: dict | None) -> int:
-    if cmvn is None:
-        return config.input_dim or 80
-    dim = len(cmvn["mean"])
-    if config.input_dim not in (None, dim):
-        raise InputError(
-            f"model ctc: input_dim={config.input_dim}, but the CMVN statistics have {dim} dimensions; "
-            "make the statistics again from these features or leave input_dim out"
-        )
-    return dim
+    return CtcModel(config, encoder, len(assets.tokenizer.vocab), dim, cmvn)
 
 
 def _check_options(config: Config, encoder: nn.Module) -> None:

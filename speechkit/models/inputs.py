@@ -1,4 +1,4 @@
-"""The encoder of a pre-training system and the normalisation of what it reads."""
+"""The encoder of a system and the normalisation of what it reads."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from speechkit.layers.cmvn import GlobalCMVN
 from speechkit.models.assets import Assets
 
 
-def build_masked_encoder(
+def build_encoder(
     encoder: Any, input_dim: int | None, assets: Assets
 ) -> tuple[nn.Module, nn.Module, int | None]:
-    """An encoder whose frames can be masked.
+    """An encoder for the features that the CMVN statistics are of.
 
     Args:
         encoder: its `Config`, of one of `ENCODERS`.
         input_dim: feature dimension of the model's configuration, or None.
-        assets: the CMVN statistics.
+        assets: the CMVN statistics, which an encoder of samples does not use.
 
     Returns:
         The encoder, what normalises its input, and the feature dimension (None for an encoder of samples).
 
     Raises:
-        InputError: it has no mask embedding, or the statistics another dimension than `input_dim`.
+        InputError: the statistics have another dimension than `input_dim`.
     """
     if assets.cmvn is None:
         dim, cmvn = input_dim or 80, nn.Identity()
@@ -41,11 +41,23 @@ def build_masked_encoder(
             "statistics again from these features, or leave input_dim out"
         )
     built = load_kind(ENCODERS, encoder.name).build(encoder, dim)
-    if not has_mask_embedding(built):
+    if built.takes == "features":
+        return built, cmvn, dim
+    return built, nn.Identity(), None
+
+
+def build_masked_encoder(
+    encoder: Any, input_dim: int | None, assets: Assets
+) -> tuple[nn.Module, nn.Module, int | None]:
+    """The same for an encoder whose frames will be masked; see `build_encoder`.
+
+    Raises:
+        InputError: it has no mask embedding, or the statistics another dimension than `input_dim`.
+    """
+    built = build_encoder(encoder, input_dim, assets)
+    if not has_mask_embedding(built[0]):
         raise InputError(
             f"pre-training by masked prediction: the {encoder.name} encoder was built without a mask "
             "embedding; set model.encoder.mask_embedding=true"
         )
-    if built.takes == "features":
-        return built, cmvn, dim
-    return built, nn.Identity(), None
+    return built

@@ -149,6 +149,7 @@ def test_only_adapters_learn_unless_asked(lora, bottleneck, norms):
     learning = {name for name, p in adapted.named_parameters() if p.grad is not None}
     assert learning and all("lora" in n or "adapter" in n or (norms and "norm" in n) for n in learning)
     assert any("norm" in n for n in learning) == norms
+    assert all(name.startswith("blocks.") or "lora" in name for name in learning)
     free = encoder()
     for config in (lora, bottleneck):
         if config is not None:
