@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from glob import glob
 from itertools import product
 from pathlib import Path
 
@@ -73,8 +74,8 @@ def _train_command(systems: Systems, system: System, exp: Path, folder: Path, pr
     if processes > 1:
         command = ["torchrun", *ON_THIS_HOST, "--nproc-per-node", str(processes), "-m", "speechkit.bin"]
     command += ["train", "--config", system.train]
-    command += ["--train", *(system.train_sets or systems.train_sets)]
-    command += ["--dev", system.dev_set or systems.dev_set]
+    command += ["--train", *_there(system.train_sets or systems.train_sets)]
+    command += ["--dev", *_there([system.dev_set or systems.dev_set])]
     if system.stage == 5:
         command += ["--tokenizer", system.tokenizer or systems.tokenizer]
     command += ["--exp", str(folder)]
@@ -82,6 +83,11 @@ def _train_command(systems: Systems, system: System, exp: Path, folder: Path, pr
     if system.init_encoder:
         command += ["--init-encoder", str(exp / system.init_encoder / "seed{seed}")]
     return command
+
+
+def _there(sets: list[str]) -> list[str]:
+    """Data directories with patterns replaced by what matches them now; a pattern stays where nothing does."""
+    return [path for pattern in sets for path in (sorted(glob(pattern)) or [pattern])]
 
 
 def _command_jobs(

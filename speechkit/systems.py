@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,9 +59,9 @@ class System:
     """Instead of `train`: lines that are run one after the other (by no shell), such as those that make the
     labels of the next pre-training."""
     train_sets: list[str] = field(default_factory=list)
-    """Data directories to train on; empty takes the recipe's."""
+    """Data directories to train on; empty takes the recipe's. A pattern stands for all that match it."""
     dev_set: str | None = None
-    """Data directory to validate on; None takes the recipe's."""
+    """Data directory to validate on, or a pattern; None takes the recipe's."""
     tokenizer: str | None = None
     """Tokenizer folder; None takes the recipe's."""
     needs: list[str] = field(default_factory=list)
@@ -183,11 +184,15 @@ def _below(systems: Systems, work: Path) -> Systems:
 
 
 def select(systems: Systems, methods: str | None) -> dict[str, System]:
-    """The systems named in a comma-separated list, or all, in the file's order."""
+    """The systems that a comma-separated list of names and patterns (`hubert_*`) names, in the file's order."""
     if not methods or methods == "all":
         return systems.systems
-    names = methods.split(",")
-    for name in names:
-        if name not in systems.systems:
-            raise UsageError(f"--methods: no system '{name}'{nearest(name, list(systems.systems))}")
-    return {name: system for name, system in systems.systems.items() if name in names}
+    patterns = methods.split(",")
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in systems.systems):
+            raise UsageError(f"--methods: no system '{pattern}'{nearest(pattern, list(systems.systems))}")
+    return {
+        name: system
+        for name, system in systems.systems.items()
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    }

@@ -41,6 +41,25 @@ def test_training_is_expanded_over_systems_and_seeds(systems):
     assert len(train_jobs(systems, systems.systems, 3, Path("exp"))) == 6
 
 
+@pytest.mark.parametrize(
+    "methods, names", [("*", ["ctc", "tuned"]), ("t*", ["tuned"]), ("tuned,c*", ["ctc", "tuned"])]
+)
+def test_patterns_choose_systems(systems, methods, names):
+    assert list(select(systems, methods)) == names
+
+
+def test_a_pattern_stands_for_the_data_directories_that_match(tmp_path, monkeypatch):
+    rows = "  all: {title: t, stage: 4, train: c.yaml, train_sets: ['l/*/train'], dev_set: 'l/*/dev'}"
+    (tmp_path / "systems.yaml").write_text(f"{SYSTEMS}{rows}\n")
+    monkeypatch.chdir(tmp_path)
+    for part in ("b/train", "a/train", "a/dev"):
+        (tmp_path / "l" / part).mkdir(parents=True)
+    chosen = select(read_systems("systems.yaml"), "al*")
+    (job,) = train_jobs(read_systems("systems.yaml"), {"all": chosen["all"]}, 1, Path("exp"), stage=4)
+    command = " ".join(job.command)
+    assert "--train l/a/train l/b/train --dev l/a/dev --exp" in command
+
+
 def test_decoding_covers_all_sets_and_tunes_on_dev(systems):
     jobs = decode_jobs(systems, select(systems, "ctc"), 1, Path("exp"))
     assert [job.name for job in jobs] == ["ctc/seed1/greedy", "ctc/seed1/4gram"]
