@@ -154,23 +154,106 @@ def test_single_utterances_that_cannot_be_halved_are_used_twice():
     assert len(used) == 8 and set(used) == set(range(5))
 
 
-def test_several_sources_by_power():
-    ids, seconds = utterances(3000)
-    sources = np.repeat([0, 1], [2700, 300])
-    share = seconds[sources == 0].sum() / seconds.sum()
-    for power in (1.0, 0.5, 0.0):
-        config = Config(seconds=60, source_power=power)
-        plan = BatchPlan(hash_ids(ids), seconds, config, 1, sources=sources)
-        totals = np.zeros(2)
-        keys = []
-        for epoch in range(3):
-            for row in epoch_rows(plan, epoch):
-                for part in row:
-                    totals += np.bincount(sources[part.utterances], seconds[part.utterances], minlength=2)
-                    keys += part.keys.tolist()
-        wanted = share**power / (share**power + (1 - share) ** power)
-        assert totals[0] / totals.sum() == pytest.approx(wanted, abs=0.02)
-        assert len(set(keys)) == len(keys)  # a repeated utterance is augmented anew
+def drawn(plan, epoch=0):
+    """How often each utterance is used in an epoch."""
+    used = [part.utterances for row in epoch_rows(plan, epoch) for part in row]
+    return np.bincount(np.concatenate(used), minlength=len(plan.ids))
+
+
+def languages(hours, n=100_000, seed=0):
+    """Utterances of languages with such shares of the hours, whose mean lengths differ."""
+    random = np.random.default_rng(seed)
+    means = np.linspace(3, 9, len(hours))
+    counts = np.array(hours) / means
+    sources = random.choice(len(hours), n, p=counts / counts.sum())
+    seconds = random.uniform(0.5, 1.5, n) * means[sources]
+    return hash_ids([f"u{i}" for i in range(n)]), seconds, sources
+
+
+HOURS = {"en": 1350, "es": 168, "fr": 353, "it": 90}
+
+
+def test_languages_are_drawn_by_the_published_shares():
+    """XLSR's p_l ~ n_l^0.5 for English, Spanish, French and Italian, over 1e5 draws."""
+    anchors = np.array([0.4712, 0.1662, 0.2409, 0.1217])
+    ids, seconds, sources = languages(list(HOURS.values()))
+    config = Config(seconds=2000, source_power=0.5)
+    times = drawn(BatchPlan(ids, seconds, config, 1, sources=sources))
+    assert times.sum() == len(ids)  # as many draws as utterances
+    found = np.bincount(sources, seconds * times) / (seconds * times).sum()
+    assert (abs(found / anchors - 1) < 0.01).all()
+
+
+def test_shares_of_utterances():
+    anchors = np.array([0.4712, 0.1662, 0.2409, 0.1217])
+    counts = np.array(list(HOURS.values())) * 50
+    sources = np.repeat(np.arange(4), counts)
+    seconds = np.linspace(1, 9, 4)[sources]  # which does not matter here
+    ids = hash_ids([f"u{i}" for i in range(len(sources))])
+    config = Config(seconds=5000, source_power=0.5, source_count="utterances")
+    times = drawn(BatchPlan(ids, seconds, config, 1, sources=sources))
+    assert times.sum() == len(ids)
+    assert (abs(np.bincount(sources, times) / times.sum() - anchors) < 1e-4).all()
+
+
+@pytest.mark.parametrize("count", ["hours", "utterances"])
+def test_power_one_leaves_shares_as_they_are_and_power_zero_makes_them_equal(count):
+    ids, seconds, sources = languages([8, 2, 1], 20_000)
+    amount = seconds if count == "hours" else np.ones(len(seconds))
+    for power, wanted in ((1.0, None), (0.999999, None), (0.0, np.full(3, 1 / 3))):
+        config = Config(seconds=1000, source_power=power, source_count=count)
+        times = drawn(BatchPlan(ids, seconds, config, 1, sources=sources))
+        found = np.bincount(sources, amount * times) / (amount * times).sum()
+        expected = np.bincount(sources, amount) / amount.sum() if wanted is None else wanted
+        np.testing.assert_allclose(found, expected, atol=0.005)
+        assert power != 1 or (times == 1).all()
+
+
+def test_utterances_of_a_source_are_used_equally_often_and_others_more_in_the_next_epoch():
+    ids, seconds, sources = languages([8, 2, 1], 5000)
+    plan = BatchPlan(ids, seconds, Config(seconds=1000, source_power=0.3), 1, sources=sources)
+    times = [drawn(plan, epoch) for epoch in range(2)]
+    for source in range(3):
+        used = times[0][sources == source]
+        assert used.max() - used.min() <= 1
+    assert (times[0] != times[1]).any()
+    keys = [key for row in epoch_rows(plan) for part in row for key in part.keys.tolist()]
+    assert len(set(keys)) == len(keys)  # a repeated utterance is augmented anew
+
+
+def test_draws_are_the_same_again_and_for_any_order_of_the_data():
+    ids, seconds, sources = languages([8, 2, 1], 3000)
+    config = Config(seconds=300, source_power=0.5)
+    plan = BatchPlan(ids, seconds, config, 1, sources=sources)
+    order = np.random.default_rng(1).permutation(3000)
+    again = BatchPlan(ids[order], seconds[order], config, 1, sources=sources[order])
+    assert [plan.hash(e) for e in range(3)] == [again.hash(e) for e in range(3)]
+    assert BatchPlan(ids, seconds, config, 2, sources=sources).hash(0) != plan.hash(0)
+
+
+def test_a_source_of_which_nothing_is_left_does_not_matter():
+    ids, seconds, sources = languages([8, 2], 1000)
+    config = Config(seconds=300, source_power=0.5)
+    plan = BatchPlan(ids, seconds, config, 1, sources=sources * 2)  # nothing of source 1
+    assert plan.hash(0) == BatchPlan(ids, seconds, config, 1, sources=sources).hash(0)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 4])
+def test_batches_of_one_language(micro_batches):
+    ids, seconds, sources = languages([8, 2, 1], 3000)
+    plans = {}
+    for batches in ("mixed", "single"):
+        config = Config(seconds=60, micro_batches=micro_batches, source_power=0.5, source_batches=batches)
+        plans[batches] = BatchPlan(ids, seconds, config, 1, sources=sources)
+    found = {
+        batches: [len(set(sources[part.utterances])) for row in epoch_rows(plan) for part in row]
+        for batches, plan in plans.items()
+    }
+    assert set(found["single"]) == {1} and max(found["mixed"]) == 3
+    assert (drawn(plans["single"]) == drawn(plans["mixed"])).all()
+    assert len(found["single"]) < 1.3 * len(found["mixed"])
+    order = [sources[part.utterances[0]] for row in epoch_rows(plans["single"]) for part in row]
+    assert (np.diff(order) != 0).mean() > 0.3  # not one language after the other
 
 
 def test_evaluation_is_one_pass_shortest_first():

@@ -1,4 +1,4 @@
-"""The masked prediction loss against the released K + 1-way form, its alignment against a walk over frames."""
+"""Masked prediction: its loss against the released K + 1-way form, its alignment against a walk in time."""
 
 from __future__ import annotations
 
