@@ -86,7 +86,7 @@ def _train_command(systems: Systems, system: System, exp: Path, folder: Path, pr
 
 
 def _there(sets: list[str]) -> list[str]:
-    """Data directories with patterns replaced by what matches them now; a pattern stays where nothing does."""
+    """Data directories, patterns replaced by what matches them now; one without a match stays."""
     return [path for pattern in sets for path in (sorted(glob(pattern)) or [pattern])]
 
 

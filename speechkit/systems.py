@@ -184,7 +184,7 @@ def _below(systems: Systems, work: Path) -> Systems:
 
 
 def select(systems: Systems, methods: str | None) -> dict[str, System]:
-    """The systems that a comma-separated list of names and patterns (`hubert_*`) names, in the file's order."""
+    """The systems that a comma-separated list of names and patterns (`ssl_*`) means, in the file's order."""
     if not methods or methods == "all":
         return systems.systems
     patterns = methods.split(",")
