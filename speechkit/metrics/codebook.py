@@ -29,6 +29,8 @@ def contrastive_advice(row: dict[str, float], distractors: int, entries: int | N
     bits, chance = row["bits"], math.log2(1 + distractors)
     used = row["code_perplexity"] if entries is not None else math.inf
     few = entries is not None and used < FEW * entries
+    if not used:
+        return "no frame was masked: the utterances are too short for model.mask, or have no frame"
     share = f"code perplexity {used:.1f} of {entries}"
     if few and (row["accuracy"] > 0.95 or bits < 0.1):
         return (
