@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from speechkit.config import check_range
+from speechkit.frontends.deltas import add_deltas
 
 # Samples handed over at once: as Python numbers they take about 32 bytes each.
 PIECE = 1 << 18
@@ -80,15 +81,25 @@ class KaldiExtractor:
 
     Args:
         config: framing.
-        dim: features a frame.
+        dim: features a frame, before derivatives.
         start: makes a fresh online computer of kaldi-native-fbank; a module-level function with
             `config` bound, so that worker processes can be given the extractor.
+        deltas: order of the time derivatives that are appended.
+
+    Attributes:
+        dim: features a frame.
+        rate: Hz.
+        window: samples of a frame.
+        shift: samples between the starts of neighbouring frames.
+        middle: samples from the beginning of the audio to the middle of the first frame.
     """
 
-    def __init__(self, config: FrameConfig, dim: int, start: Callable[[], Any]) -> None:
-        self.config, self.dim, self.rate, self._start = config, dim, config.rate, start
+    def __init__(self, config: FrameConfig, dim: int, start: Callable[[], Any], deltas: int = 0) -> None:
+        self.config, self.rate, self._start = config, config.rate, start
+        self._static, self.deltas, self.dim = dim, deltas, dim * (1 + deltas)
         self.window = int(config.rate * 0.001 * config.frame_length)
         self.shift = int(config.rate * 0.001 * config.frame_shift)
+        self.middle = (self.window if config.snip_edges else self.shift) / 2
 
     def frames(self, samples: int) -> int:
         """How many frames come out of so many samples (Kaldi's NumFrames)."""
@@ -108,9 +119,9 @@ class KaldiExtractor:
         waveform = np.asarray(waveform, dtype=np.float32)
         if waveform.ndim != 1:
             raise ValueError(f"expected a waveform (S,), got shape {waveform.shape}")
-        features = np.empty((self.frames(len(waveform)), self.dim), dtype=np.float32)
+        features = np.empty((self.frames(len(waveform)), self._static), dtype=np.float32)
         if not len(features):
-            return features
+            return add_deltas(features, self.deltas)
         computer, done = self._start(), 0
         for start in range(0, len(waveform), PIECE):
             piece = waveform[start : start + PIECE] * np.float32(self.config.scale)
@@ -120,6 +131,7 @@ class KaldiExtractor:
         done = self._collect(computer, features, done)
         if done != len(features):
             raise RuntimeError(f"kaldi-native-fbank gave {done} frames where {len(features)} were due")
+        features = add_deltas(features, self.deltas)
         if self.config.normalise == "utterance":
             from speechkit.frontends.cmvn import Statistics
 

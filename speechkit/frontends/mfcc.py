@@ -12,7 +12,11 @@ from speechkit.frontends.kaldi import FrameConfig, KaldiExtractor, frame_options
 
 @dataclass
 class Config(FrameConfig):
-    """Kaldi's 13 coefficients; its "hires" ones are ceps=40, bins=40, use_energy=false, high_freq=-400."""
+    """Kaldi's 13 coefficients.
+
+    Its "hires" ones are ceps=40 bins=40 use_energy=false high_freq=-400; what HuBERT's first iteration
+    clusters (fairseq's examples/hubert/simple_kmeans) is use_energy=false deltas=2.
+    """
 
     name: str = "mfcc"
     """the kind of features"""
@@ -24,12 +28,15 @@ class Config(FrameConfig):
     """the frame's log energy stands in for C0"""
     lifter: float = 22.0
     """cepstral lifter; 0 is none"""
+    deltas: int = 0
+    """order of the time derivatives appended: 2 makes 39 of 13"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("bins", self.bins, 3)
         check_range("ceps", self.ceps, 1, self.bins)
         check_range("lifter", self.lifter, 0)
+        check_range("deltas", self.deltas, 0, 3)
 
 
 def _start(config: Config) -> Any:
@@ -43,5 +50,5 @@ def _start(config: Config) -> Any:
 
 
 def build(config: Config) -> KaldiExtractor:
-    """The extractor; calling it with `(S,)` gives `(T, ceps)`."""
-    return KaldiExtractor(config, config.ceps, partial(_start, config))
+    """The extractor; calling it with `(S,)` gives `(T, ceps * (1 + deltas))`."""
+    return KaldiExtractor(config, config.ceps, partial(_start, config), config.deltas)

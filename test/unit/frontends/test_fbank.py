@@ -13,7 +13,7 @@ from factories import waveform
 
 from speechkit.config import load_config
 from speechkit.errors import InputError
-from speechkit.frontends import FEATURES, fbank, mfcc
+from speechkit.frontends import fbank, mfcc
 
 
 def kaldi_frames(samples, rate, snip=True, remove_dc=True, preemphasis=0.97):
@@ -99,11 +99,10 @@ def test_options_change_the_numbers_as_they_say():
     np.testing.assert_allclose(loose, log_mels(powers, 80, 16000, low=100, high=-500), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", sorted(FEATURES))
+@pytest.mark.parametrize("module", [fbank, mfcc])
 @pytest.mark.parametrize("rate", [8000, 11025, 16000])
 @pytest.mark.parametrize("snip", [True, False])
-def test_frames_is_what_comes_out(name, rate, snip):
-    module = {"fbank": fbank, "mfcc": mfcc}[name]
+def test_frames_is_what_comes_out(module, rate, snip):
     extractor = module.build(module.Config(rate=rate, snip_edges=snip))
     speech = waveform(0.3, rate, seed=6)
     window, shift = extractor.window, extractor.shift
