@@ -10,6 +10,7 @@ import errno
 import importlib
 import re
 import sys
+from collections.abc import Iterator
 
 from speechkit.bin.verbs import VERBS
 from speechkit.errors import InputError, UsageError, nearest
@@ -37,18 +38,29 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
     argparse would give those that follow an option with several values to that option. The value of an
     option that takes exactly one is left to it.
     """
-    if not any(action.dest == "overrides" for action in parser._actions):
+    actions = list(_actions(parser))
+    if not any(action.dest == "overrides" for action in actions):
         return parser.parse_args(argv)
-    single = {
-        flag for a in parser._actions if a.option_strings and a.nargs is None for flag in a.option_strings
-    }
+    single = {flag for a in actions if a.option_strings and a.nargs is None for flag in a.option_strings}
     words = list(zip(["", *argv], argv))
     overrides = [word for before, word in words if _OVERRIDE.match(word) and before not in single]
     args = parser.parse_args(
         [word for before, word in words if not _OVERRIDE.match(word) or before in single]
     )
-    args.overrides = [*args.overrides, *overrides]
+    if overrides and not hasattr(args, "overrides"):
+        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+    if hasattr(args, "overrides"):
+        args.overrides = [*args.overrides, *overrides]
     return args
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """The options of a parser, and of the parsers below it."""
+    for action in parser._actions:
+        yield action
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from _actions(below)
 
 
 # What is wrong with a path that the user gave; any other error of the system is a bug to be seen whole.

@@ -6,6 +6,7 @@ must be exactly those that its own frontend makes; a difference would show only 
 
 from __future__ import annotations
 
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,17 @@ def check_features(folder: Path, config: Any) -> None:
         _compare(path, read_json(path), config, f"delete {folder / 'feats.scp'}")
 
 
+def same_features(folder: Path, config: Any, speaker_cmvn: bool = False) -> bool:
+    """True when features.json of a data directory says that feats.scp was made with this configuration."""
+    path = folder / "features.json"
+    if not path.is_file():
+        return False
+    record = read_json(path)
+    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+        return False
+    return bool(record.get("speaker_cmvn")) == speaker_cmvn and not _differences(record["config"], config)
+
+
 def read_statistics(path: Path, config: Any) -> dict:
     """Reads cmvn.json and compares it with a model's frontend, where it says what it was computed from.
 
@@ -54,9 +66,24 @@ def _compare(path: Path, record: Any, config: Any, otherwise: str) -> None:
             f"{path}: of features normalised by speaker, which a model cannot make from audio; "
             f"run speechkit features without --speaker-cmvn, or {otherwise}"
         )
-    found = differences(record["config"], to_dict(config))
+    found = _differences(record["config"], config)
     if found:
         raise InputError(
             f"{path}: of other features than the model's ({'; '.join(found)}); "
             f"run speechkit features with the model's configuration, or {otherwise}"
         )
+
+
+def _differences(record: dict, config: Any) -> list[str]:
+    """Lines for what differs, with the defaults for options that came after the record was written.
+
+    Where a checkpoint lies and is computed does not matter, once the hash of its weights is known.
+    """
+    wanted = to_dict(config)
+    defaults = {f.name: f.default for f in fields(config) if f.default is not MISSING}
+    known = {name: value for name, value in defaults.items() if name in wanted}
+    place = ("checkpoint", "device") if wanted.get("weights") else ()
+    old, new = (
+        {k: v for k, v in values.items() if k not in place} for values in ({**known, **record}, wanted)
+    )
+    return differences(old, new)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -24,8 +25,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _end_with(parent: int) -> None:
-    """Ends this worker soon after its parent is gone, however that was killed."""
+def _start(parent: int) -> None:
+    """Sets up a worker: it ends soon after its parent is gone, however that was killed, and has one thread.
+
+    The workers are as many as the cores; and threads that a forked OpenMP pool believes in are not there.
+    """
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -50,7 +56,7 @@ def run_parallel(function: Callable[[Item], Result], items: Sequence[Item], jobs
         yield from map(function, items)
         return
     context = multiprocessing.get_context("fork" if os.name == "posix" else None)
-    pool = ProcessPoolExecutor(min(jobs, len(items)), context, _end_with, (os.getpid(),))
+    pool = ProcessPoolExecutor(min(jobs, len(items)), context, _start, (os.getpid(),))
     waiting: deque[Any] = deque()
     try:
         for item in items:
