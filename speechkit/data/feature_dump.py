@@ -24,6 +24,8 @@ from speechkit.stamp import Stamp
 
 # Utterances in one archive; fixed, so that the output does not depend on --jobs.
 PIECE = 256
+# Utterances handed to an extractor that works on several at once.
+TOGETHER = 64
 SPEECH_FEATURES = 2  # Kaldi's compression method for them, about one byte a value
 
 
@@ -94,18 +96,20 @@ class _Maker:
 
     def _groups(self, groups: list[list[str]], extractor: Any, made: _Made, writer: ArkWriter | None) -> None:
         for group in groups:
-            # only a whole speaker's normalisation needs more than one utterance in memory
-            batches = [group] if self.options.speaker_cmvn else [[utterance] for utterance in group]
-            for batch in batches:
-                self._batch(batch, extractor, made, writer)
+            # a whole speaker is in memory for its normalisation; else what the extractor works on at once
+            size = len(group) if self.options.speaker_cmvn else TOGETHER if hasattr(extractor, "many") else 1
+            for start in range(0, len(group), size):
+                self._batch(group[start : start + size], extractor, made, writer)
 
     def _batch(self, batch: list[str], extractor: Any, made: _Made, writer: ArkWriter | None) -> None:
-        features: dict[str, np.ndarray] = {}
+        waveforms: dict[str, np.ndarray] = {}
         for utterance in batch:
             try:
-                features[utterance] = self._extract(utterance, extractor)
+                waveforms[utterance] = self._read(utterance, extractor)
             except BadSample as error:
                 made.problems.append(str(error))
+        many = getattr(extractor, "many", lambda several: map(extractor, several))
+        features = dict(zip(waveforms, many(list(waveforms.values()))))
         if self.options.speaker_cmvn:
             speaker = Statistics(extractor.dim)
             for values in features.values():
@@ -117,14 +121,13 @@ class _Maker:
             if writer is not None:
                 made.entries[utterance] = writer.write(utterance, values)
 
-    def _extract(self, utterance: str, extractor: Any) -> np.ndarray:
+    def _read(self, utterance: str, extractor: Any) -> np.ndarray:
         waveform = read_audio(self.wav[utterance], rate=extractor.rate, fixed_rate=True, utterance=utterance)
-        features = extractor(waveform)
-        if not len(features):
+        if not extractor.frames(len(waveform)):
             raise BadSample(
                 utterance, "no feature frame", f"{len(waveform)} samples are less than one window"
             )
-        return features
+        return waveform
 
 
 def dump_features(
@@ -147,6 +150,8 @@ def dump_features(
             line for each such utterance; the directory then holds no new features.
     """
     path = Path(path)
+    if getattr(config, "device", "cpu") != "cpu":
+        jobs = 1  # one process feeds the GPU
     data = read_data_dir(path)
     if not data.utterances or "utt2num_samples" not in data.tables or data.segments:
         raise InputError(
