@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from speechkit.config import check_range, load_config
-from speechkit.errors import UsageError, nearest
+from speechkit.errors import InputError, UsageError, nearest
 
 
 @dataclass
@@ -70,8 +70,11 @@ class System:
     """Names from the recipe's `decodes`."""
     seeds: int | None = None
     """Number of seeds (1 ... n); None takes the recipe's."""
+    budgets: list[str] = field(default_factory=list)
+    """Names from the recipe's `budgets`: there is a system of each, `<name>_<budget>`."""
     curve: str | None = None
-    """The curve that it is a point of, in the report's table and picture over labelled speech."""
+    """The curve that it is a point of, in the report's table and picture over labelled speech; of a
+    system with budgets its title."""
     minutes: float | None = None
     """Its labelled speech in minutes: where on the curve it lies."""
     against: str | None = None
@@ -86,8 +89,8 @@ class System:
             raise ValueError("tune and init_encoder need train")
         if (self.curve is None) != (self.minutes is None):
             raise ValueError("curve and minutes go together")
-        if self.against is not None and self.curve is None:
-            raise ValueError("against compares a point of a curve: give curve and minutes")
+        if self.against is not None and self.curve is None and not self.budgets:
+            raise ValueError("against compares a point of a curve: give budgets, or curve and minutes")
         if self.minutes is not None:
             check_range("minutes", self.minutes, 0.001)
 
@@ -96,8 +99,8 @@ class System:
 class Systems:
     """A recipe's comparison.
 
-    `{seed}` in options, commands and paths stands for the seed, `{work}` in options and commands for the
-    folder below which data and exp lie.
+    `{seed}` in options, commands and paths stands for the seed, `{budget}` in options and training sets for
+    the budget's name, `{work}` in options and commands for the folder below which data and exp lie.
     """
 
     train_sets: list[str]
@@ -114,23 +117,23 @@ class Systems:
     """Global CMVN statistics, or None."""
     seeds: int = 1
     """Seeds per system unless a system or the command line says otherwise."""
+    budgets: dict[str, float] = field(default_factory=dict)
+    """Name of an amount of labelled speech -> its minutes."""
     baseline: str | None = None
     """`system/how` that the report compares every row with; None takes the first row."""
 
     def __post_init__(self) -> None:
         for name, system in self.systems.items():
-            for how in system.decodes:
-                if how not in self.decodes:
+            named = [("decodes", how, self.decodes) for how in system.decodes]
+            named += [("budgets", budget, self.budgets) for budget in system.budgets]
+            named += [("needs", need, self.systems) for need in system.needs]
+            named += [("init_encoder", system.init_encoder, self.systems)] if system.init_encoder else []
+            named += [("against", system.against, self.systems)] if system.against else []
+            for key, value, known in named:
+                if value not in known:
+                    what = {"decodes": "decode", "budgets": "budget"}.get(key, "system")
                     raise ValueError(
-                        f"systems.{name}.decodes: no decode '{how}'{nearest(how, list(self.decodes))}"
-                    )
-            named = [("needs", need) for need in system.needs]
-            named += [("init_encoder", system.init_encoder)] if system.init_encoder else []
-            named += [("against", system.against)] if system.against else []
-            for key, need in named:
-                if need not in self.systems:
-                    raise ValueError(
-                        f"systems.{name}.{key}: no system '{need}'{nearest(need, list(self.systems))}"
+                        f"systems.{name}.{key}: no {what} '{value}'{nearest(value, list(known))}"
                     )
 
 
@@ -144,7 +147,36 @@ def read_systems(path: str | Path, work: str | Path = ".") -> Systems:
     Raises:
         InputError: names the line of what is wrong.
     """
-    return _below(load_config(Systems, path), Path(work))
+    return _below(_spread(load_config(Systems, path)), Path(work))
+
+
+def _spread(systems: Systems) -> Systems:
+    """The same with a system for each budget in the place of those that have several."""
+
+    def of(name: str | None, budget: str) -> str | None:
+        return f"{name}_{budget}" if name and systems.systems[name].budgets else name
+
+    spread = {}
+    for name, system in systems.systems.items():
+        for budget in system.budgets:
+            spread[f"{name}_{budget}"] = replace(
+                system,
+                title=f"{system.title}, {budget}",
+                budgets=[],
+                curve=system.title,
+                minutes=systems.budgets[budget],
+                train_sets=[path.replace("{budget}", budget) for path in system.train_sets],
+                options=[option.replace("{budget}", budget) for option in system.options],
+                needs=[of(need, budget) for need in system.needs],
+                init_encoder=of(system.init_encoder, budget),
+                against=of(system.against, budget),
+            )
+        if not system.budgets:
+            spread[name] = system
+    try:
+        return replace(systems, systems=spread)
+    except ValueError as error:
+        raise InputError(f"{error}; a system with budgets needs those of the same budget") from None
 
 
 def _below(systems: Systems, work: Path) -> Systems:

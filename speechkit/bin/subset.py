@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choice.add_argument(
         "--hours", type=float, help="at most so many, each speaker in proportion; nested by seed"
     )
+    choice.add_argument("--minutes", type=float, help="the same in minutes")
     choice.add_argument("--count", type=int, help="so many utterances, chosen by --pick")
     choice.add_argument("--speakers", type=int, help="whole speakers, at random, until so many utterances")
     choice.add_argument("--per-speaker", type=int, help="so many utterances of each speaker, evenly spread")
@@ -34,9 +35,10 @@ def _choose(args: argparse.Namespace, data) -> list[str]:
     from speechkit.data import subset
     from speechkit.data.durations import utterance_seconds
 
-    if args.hours is not None:
+    if args.hours is not None or args.minutes is not None:
         seconds = utterance_seconds(data, args.rate, args.allow_pipes)
-        return subset.by_hours(data, args.hours, seconds, args.seed)
+        hours = args.hours if args.hours is not None else args.minutes / 60
+        return subset.by_hours(data, hours, seconds, args.seed)
     if args.count is not None:
         shortest = args.pick == "shortest"
         seconds = utterance_seconds(data, args.rate, args.allow_pipes) if shortest else None

@@ -282,3 +282,39 @@ def test_bad_pretraining_systems_are_named(old, new, message, tmp_path, capsys):
     path.write_text(PRETRAINED.replace(old, new))
     assert main(["matrix", "--systems", str(path), "--stage", "4"]) == 1
     assert message in capsys.readouterr().err
+
+
+BUDGETS = PRETRAINED.replace("seeds: 2", "seeds: 1\nbudgets: {3min: 3, 1h: 60}") + (
+    '  plain: {title: from nothing, train: d.yaml, train_sets: ["dump/{budget}"], budgets: [3min, 1h], '
+    "decodes: [greedy]}\n"
+    "  tuned_again: {title: again, train: d.yaml, init_encoder: plain, against: plain, budgets: [1h], "
+    'options: ["x={budget}"]}\n'
+)
+
+
+def test_a_system_with_budgets_is_one_system_for_each(tmp_path):
+    path = tmp_path / "systems.yaml"
+    path.write_text(BUDGETS)
+    systems = read_systems(path, "w")
+    assert list(systems.systems)[4:] == ["plain_3min", "plain_1h", "tuned_again_1h"]
+    point, again = systems.systems["plain_3min"], systems.systems["tuned_again_1h"]
+    assert (point.curve, point.minutes, point.title) == ("from nothing", 3, "from nothing, 3min")
+    assert point.train_sets == ["w/dump/3min"] and again.options == ["x=1h"]
+    assert again.init_encoder == again.against == "plain_1h"
+    jobs = train_jobs(systems, select(systems, "plain_*,tuned_again_1h"), None, Path("w/exp"))
+    assert jobs[-1].needs == ("plain_1h/seed1",) and "w/exp/plain_1h/seed1" in jobs[-1].command
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("budgets: [3min, 1h]", "budgets: [3min, 2h]", "systems.plain.budgets: no budget '2h'"),
+        ("budgets: [3min, 1h]", "budgets: [3min]", "init_encoder: no system 'plain_1h'"),
+        (", budgets: [1h]", "", "against compares a point of a curve"),
+    ],
+)
+def test_bad_budgets_are_named(old, new, message, tmp_path, capsys):
+    path = tmp_path / "systems.yaml"
+    path.write_text(BUDGETS.replace(old, new))
+    assert main(["matrix", "--systems", str(path), "--stage", "5"]) == 1
+    assert message in capsys.readouterr().err

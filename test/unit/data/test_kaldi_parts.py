@@ -132,6 +132,8 @@ def test_subset_command_cuts_segments_and_recordings(tmp_path, capsys):
     assert validate_data_dir(out, need_audio=False) == [] and len(read_data_dir(out).segments) == 3
     assert main(arguments) == 0 and "up to date" in capsys.readouterr().err
     assert main([*arguments, "--seed", "1"]) == 0 and "3 of 8" in capsys.readouterr().err
+    assert main([*arguments[:3], "--minutes", str(2.5 / 60)]) == 0 and "2 of 8" in capsys.readouterr().err
+    assert main([*arguments, "--seed", "1"]) == 0 and "3 of 8" in capsys.readouterr().err
     (path / "text").write_text((path / "text").read_text().replace("one", "eleven"))
     assert main([*arguments, "--seed", "1"]) == 0 and "3 of 8" in capsys.readouterr().err
 

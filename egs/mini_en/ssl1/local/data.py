@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Stage 1: the formatted sets of mini_en/asr1, seen from here, and the second language.
 
-    local/data.py ../asr1/dump downloads/second_language .
+    local/data.py ../asr1 downloads/second_language .
 
-Writes dump/{train,dev,test,unlabelled} whose tables name the audio and features below ../asr1, and
+Writes dump/{train,dev,test,unlabelled} whose tables name the audio and features below ../asr1, data/lm/words, and
 data/second_language (without text: it is for pre-training only).
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from speechkit.data.kaldi_dir import DataDir, read_data_dir, table_files, write_data_dir
 from speechkit.data.subset import read_ids
 from speechkit.errors import InputError
+from speechkit.files import write_text
 from speechkit.stamp import Stamp
 
 SETS = ("train", "dev", "test", "unlabelled")
@@ -68,12 +69,13 @@ def second_language(corpus: Path) -> DataDir:
 def main() -> None:
     """Writes everything; InputError names what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("formatted", type=Path, help="dump folder of mini_en/asr1")
+    parser.add_argument("sibling", type=Path, help="where data and dump of mini_en/asr1 lie")
     parser.add_argument("second", type=Path, help="the second language, made by stage 0")
     parser.add_argument("work", type=Path, help="folder below which data and dump lie")
     args = parser.parse_args()
     for name in SETS:
-        borrow(args.formatted / name, args.work / "dump" / name)
+        borrow(args.sibling / "dump" / name, args.work / "dump" / name)
+    write_text(args.work / "data/lm/words", (args.sibling / "data/lm/words").read_text(encoding="utf-8"))
     write_data_dir(second_language(args.second), args.work / "data" / "second_language")
 
 
