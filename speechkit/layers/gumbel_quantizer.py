@@ -125,7 +125,7 @@ class GumbelQuantizer(nn.Module):
         """Codewords: `(..., G)` int64 entries to `(..., D)`."""
         first = torch.arange(self.groups, device=codes.device) * self.entries
         rows = self.codevectors[0].index_select(0, (codes + first).flatten())
-        return rows.view(*codes.shape[:-1], -1)
+        return rows.view(*codes.shape[:-1], self.groups * rows.size(1))
 
     def words(self, codes: Tensor) -> Tensor:
         """One number for each codeword: `(..., G)` int64 to `(...)`, mixed radix, below V^G."""
