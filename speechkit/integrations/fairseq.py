@@ -10,14 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from speechkit.errors import InputError
 from speechkit.integrations import vocabulary
-from speechkit.integrations.fairseq_config import encoder_values
+from speechkit.integrations.fairseq_config import encoder_values, label_rate, pretraining_values
 from speechkit.integrations.foreign import Foreign
 from speechkit.integrations.names import FAIRSEQ_TUNED, fairseq_rules, rename, rename_all
 from speechkit.integrations.restricted_pickle import Stub, plain
+from speechkit.integrations.shapes import label_values
 from speechkit.integrations.torch_file import LazyTensor, TorchFile
 
 OTHERS = {
@@ -52,7 +54,7 @@ def read(file: TorchFile, dictionary: Path | None = None, stated: Mapping[str, A
     whole = plain(file.value[style])
     tuned = any(name.startswith("w2v_encoder.") for name in lazy)
     _check_family(lazy, whole, file.path)
-    weights, unknown, shape_lines = _weights(file.tensors(lazy))
+    weights, unknown = _weights(file.tensors(lazy))
     try:
         values, notes = encoder_values(whole, tuned, weights, stated or {})
     except InputError as error:
@@ -63,9 +65,12 @@ def read(file: TorchFile, dictionary: Path | None = None, stated: Mapping[str, A
         values,
         weights,
         unknown=unknown,
-        reshaped=shape_lines,
         notes=notes,
     )
+    if not tuned:
+        foreign.model = pretraining_values(whole, foreign.kind)
+    if foreign.kind == "hubert":
+        _cut_labels(foreign, file, label_rate(whole))
     if foreign.kind == "ctc":
         _convert_head(foreign, file, dictionary)
     return foreign
@@ -95,20 +100,14 @@ def _check_family(names: Mapping[str, Any], config: Any, path: Path) -> None:
 # ---- weights --------------------------------------------------------------------------------------------
 
 
-def _weights(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str], list[str]]:
-    """Renamed to ours, in fp32; names that are unknown; and what was cut."""
+def _weights(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Renamed to ours, in fp32; and the names that are unknown."""
     unwrapped = {}
     for name, tensor in tensors.items():
         unwrapped[rename(name, FAIRSEQ_TUNED) or name] = tensor
     heads = {name: unwrapped.pop(name) for name in list(unwrapped) if name.startswith("head.")}
     weights, unknown = rename_all(unwrapped, fairseq_rules(unwrapped))
     weights = {name: _single(tensor) for name, tensor in {**weights, **heads}.items()}
-    lines = []
-    labels, projection = weights.get("label_embs"), weights.get("final_proj.weight")
-    if labels is not None and projection is not None and "head.weight" not in weights:
-        weights["label_embs"] = labels[len(vocabulary.FAIRSEQ_SPECIAL) :].clone()
-        rows = f"{len(labels)} rows into {len(labels) - 4}"
-        lines.append(f"label_embs_concat: {rows}, without the special symbols of fairseq's dictionary")
     # UniSpeech projects targets up to D where wav2vec 2.0 projects outputs down: another head.
     hidden = weights.get("project_hid.weight")
     dim = weights.get("encoder.feature_projection.projection.bias")
@@ -116,7 +115,38 @@ def _weights(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str], 
         for name in [n for n in weights if n.startswith(("project_hid.", "head."))]:
             unknown.append(name.replace("head.", "ctc_proj.").replace("project_hid.", "final_proj."))
             del weights[name]
-    return weights, unknown, lines
+    return weights, unknown
+
+
+def _cut_labels(foreign: Foreign, file: TorchFile, rate: float | None) -> None:
+    """Takes the special symbols of each dictionary out of HuBERT's class vectors: cluster c is row c + 4."""
+    labels, special = foreign.weights.get("label_embs"), len(vocabulary.FAIRSEQ_SPECIAL)
+    if labels is None:
+        return
+    sets = foreign.weights["final_proj.weight"].shape[0] // labels.shape[1]
+    sizes = _dictionary_sizes(file.value) or [len(labels) // max(sets, 1)] * max(sets, 1)
+    if sum(sizes) != len(labels) or min(sizes) <= special:
+        raise InputError(
+            f"{file.path}: label_embs_concat has {len(labels)} rows, which are not those of {len(sizes)} "
+            f"label sets with {special} special symbols each"
+        )
+    foreign.weights["label_embs"] = torch.cat([part[special:] for part in labels.split(sizes)])
+    foreign.model.update(label_values(foreign.weights, [size - special for size in sizes]))
+    rows = f"{len(labels)} rows into {sum(foreign.model['classes'])}"
+    foreign.reshaped.append(f"label_embs_concat: {rows}, without the special symbols of fairseq's dictionary")
+    if rate is None:
+        foreign.notes.append("label_rates=50, which the file does not say")
+    foreign.model["label_rates"] = [rate or 50.0] * len(sizes)
+
+
+def _dictionary_sizes(state: dict[str, Any]) -> list[int] | None:
+    """Symbols of each label set's dictionary, special ones included, where the file has them."""
+    task = state.get("task_state")
+    found = task.get("dictionaries") if isinstance(task, dict) else None
+    if not isinstance(found, (list, tuple)) or not found:
+        return None
+    symbols = [part.state.get("symbols") if isinstance(part, Stub) and part.state else None for part in found]
+    return [len(part) for part in symbols] if all(isinstance(part, list) for part in symbols) else None
 
 
 def _single(tensor: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,6 +88,59 @@ def encoder_values(
         normalize = {"normalize": "fairseq" if values["extractor"] == "layer" else "none"}
         notes = [f"normalize={normalize['normalize']}, which the file does not say"]
     return {**values, **normalize, **stated}, notes
+
+
+def pretraining_values(whole: Any, kind: str) -> dict[str, Any]:
+    """What a pre-trained model's configuration says about its loss, for SpeechKit's model of this kind."""
+    model, task = _sections(whole)
+    criterion = whole.get("criterion") if isinstance(whole.get("criterion"), dict) else whole
+    weights = _numbers(criterion.get("loss_weights"))
+    mask = {"probability": model.get("mask_prob"), "length": model.get("mask_length")}
+    if kind == "hubert":
+        values = {"temperature": model.get("logit_temp"), "penalty_weight": weights[0] if weights else None}
+        return _said({**values, "mask": mask})
+    schedule = dict(zip(("start", "end", "decay"), _numbers(model.get("latent_temp"))))
+    values = {
+        "dropout_features": model.get("dropout_features"),
+        "contrastive": {"negatives": model.get("num_negatives"), "temperature": model.get("logit_temp")},
+        "quantizer": {f"temperature_{name}": value for name, value in schedule.items()},
+        "diversity_weight": weights[0] if weights else None,
+        "penalty_weight": weights[1] if len(weights) > 1 else None,
+    }
+    return _said({**values, "mask": mask})
+
+
+_WHOLE = ("negatives", "length")
+
+
+def _said(values: dict[str, Any]) -> dict[str, Any]:
+    """The numbers among the values, and the sections that hold some."""
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and (inner := _said(value)):
+            kept[name] = inner
+        elif type(value) in (int, float):
+            kept[name] = int(value) if name in _WHOLE else float(value)
+    return kept
+
+
+def label_rate(whole: Any) -> float | None:
+    """Labels a second of HuBERT's targets, where the configuration has the number."""
+    for section in _sections(whole)[::-1]:
+        rate = section.get("label_rate")
+        if type(rate) in (int, float) and rate > 0:
+            return float(rate)
+    return None
+
+
+def _numbers(value: Any) -> list[float]:
+    """The numbers of a list, or of its text as old command lines have it."""
+    if isinstance(value, str):
+        value = re.findall(r"[-+.\deE]+", value)
+    try:
+        return [float(number) for number in value or ()]
+    except (TypeError, ValueError):
+        return []
 
 
 def _sections(config: Any) -> tuple[dict[str, Any], dict[str, Any]]:

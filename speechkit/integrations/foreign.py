@@ -13,7 +13,7 @@ from torch import Tensor
 from speechkit.encoders.wav2vec2_presets import PRESETS, preset_values
 from speechkit.errors import InputError
 from speechkit.integrations.names import POSITIONS, WEIGHT_G, WEIGHT_V
-from speechkit.integrations.shapes import quantizer_sizes
+from speechkit.integrations.shapes import label_values, quantizer_sizes
 from speechkit.text.tokenizer import Tokenizer
 
 HEADS = ("quantizer", "project_q", "project_hid", "final_proj", "label_embs")
@@ -164,7 +164,11 @@ def split_positions(foreign: Foreign, own: Mapping[str, Tensor]) -> None:
 
 
 def model_values(foreign: Foreign) -> dict[str, Any]:
-    """The configuration of a SpeechKit model that takes a foreign checkpoint's weights."""
+    """The configuration of a SpeechKit model that takes a foreign checkpoint's weights.
+
+    Raises:
+        InputError: heads whose sizes cannot be told.
+    """
     encoder = {"name": "wav2vec2", "preset": nearest_preset(foreign.encoder), **foreign.encoder}
     if foreign.kind == "ctc":
         encoder["feature_grad_mult"] = 0.0  # fine-tuning leaves the convolutions as they are
@@ -173,6 +177,10 @@ def model_values(foreign: Foreign) -> dict[str, Any]:
     if foreign.kind == "wav2vec2" and sizes:
         values["projection_dim"] = sizes.pop("projection")
         values["quantizer"] = {**values.get("quantizer", {}), **sizes}
+    if foreign.kind == "hubert" and "labels" not in values:
+        values.update(label_values(foreign.weights))
+    if foreign.kind == "hubert" and "labels" in values:
+        values.setdefault("label_rates", [50.0] * len(values["labels"]))
     return values
 
 

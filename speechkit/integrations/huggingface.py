@@ -64,6 +64,16 @@ DEFAULTS: dict[str, Any] = {
 }
 """What transformers takes for fields that config.json leaves out."""
 
+LOSS = {
+    "num_negatives": 100,
+    "contrastive_logits_temperature": 0.1,
+    "diversity_loss_weight": 0.1,
+    "feat_quantizer_dropout": 0.0,
+    "mask_time_prob": 0.05,
+    "mask_time_length": 10,
+}
+"""Fields about pre-training, with what transformers takes when they are left out."""
+
 SIDE_FILE = "pretraining_heads.safetensors"
 """Heads that transformers has no module for (HuBERT's), which our export puts beside model.safetensors."""
 
@@ -120,6 +130,8 @@ def read(folder: Path, stated: Mapping[str, Any] | None = None) -> Foreign:
         head = vocabulary.convert_head(weights["head.weight"], weights["head.bias"], words)
         weights["head.weight"], weights["head.bias"], foreign.tokenizer, lines = head
         foreign.reshaped += lines
+    if foreign.kind == "wav2vec2" and "quantizer.codevectors" in weights:
+        foreign.model.update(_pretraining(config))
     if config["model_type"] == "unispeech" and "project_hid.weight" in weights:
         # UniSpeech's projects targets up to D; wav2vec 2.0's projects outputs down.
         for name in ("project_hid.weight", "project_hid.bias"):
@@ -152,6 +164,20 @@ def _encoder(config: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: float(v) if name in _FLOATS else v for name, v in values.items()}
     norm = "pre" if config.get("do_stable_layer_norm", False) else "post"
     return {**{ours: values[theirs] for theirs, ours in FIELDS.items()}, "norm": norm}
+
+
+def _pretraining(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.json says about the loss."""
+    said = {name: config.get(name, value) for name, value in LOSS.items()}
+    return {
+        "contrastive": {
+            "negatives": said["num_negatives"],
+            "temperature": float(said["contrastive_logits_temperature"]),
+        },
+        "diversity_weight": float(said["diversity_loss_weight"]),
+        "dropout_features": float(said["feat_quantizer_dropout"]),
+        "mask": {"probability": float(said["mask_time_prob"]), "length": said["mask_time_length"]},
+    }
 
 
 def _normalize(folder: Path, config: Mapping[str, Any]) -> tuple[str, list[str]]:

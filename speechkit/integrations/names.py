@@ -75,7 +75,6 @@ HUGGINGFACE: Rules = (
 """transformers' models with a head, and bare encoders."""
 
 TORCHAUDIO: Rules = (
-    (r"wav2vec2\.", ""),
     (r"mask_generator\.mask_embedding$", "encoder.masked_spec_embed"),
     (r"logit_generator\.label_embeddings$", "label_embs"),
     (r"logit_generator\.final_proj\.", "final_proj."),
@@ -84,7 +83,7 @@ TORCHAUDIO: Rules = (
     (r"encoder\.feature_projection\.", "encoder.feature_projection."),
     (r"feature_extractor\.", "encoder.feature_extractor."),
 )
-"""torchaudio's `Wav2Vec2Model` and `HuBERTPretrainModel`."""
+"""torchaudio's `Wav2Vec2Model` and `HuBERTPretrainModel`, the latter without the prefix `wav2vec2.`."""
 
 _OLD_NORM = {
     f"{POSITIONS}.weight_g": WEIGHT_G,

@@ -49,7 +49,7 @@ INERT = re.compile(
     | fairseq\.[\w.]+\.\w*(?:Config|Choices)
     | fairseq\.(?:logging\.)?meters\.\w+
     | enum\.Enum
-    | builtins\.(?:object|int|float|bool|str|bytes|complex)
+    | builtins\.(?:object|int|long|float|bool|str|unicode|bytes|complex)
     | pathlib\.(?:Pure)?(?:Posix|Windows)?Path
     | numpy\.(?:dtype|ndarray|bool_|float16|float32|float64|int32|int64)
     | numpy\._?core\.multiarray\.(?:scalar|_reconstruct)

@@ -90,3 +90,31 @@ def quantizer_sizes(weights: Mapping[str, Tensor]) -> dict[str, int]:
     out, dim = projection.shape
     groups = max(dim // codes.shape[-1], 1)
     return {"groups": groups, "entries": codes.shape[-2] // groups, "dim": dim, "projection": out}
+
+
+def label_values(weights: Mapping[str, Tensor], classes: list[int] | None = None) -> dict[str, Any]:
+    """The configuration of HuBERT's heads: `final_proj` `(F n, D)` and `label_embs` `(sum of K, F)`.
+
+    Args:
+        weights: under SpeechKit's names.
+        classes: K of each label set, where a file says; None takes n sets of the same size.
+
+    Returns:
+        Values of the model's configuration; empty when the heads are not there.
+
+    Raises:
+        InputError: the classes are not those of the table, or cannot be told.
+    """
+    labels, projection = weights.get("label_embs"), weights.get("final_proj.weight")
+    if labels is None or projection is None:
+        return {}
+    rows, dim = labels.shape
+    sets = len(classes) if classes else projection.shape[0] // dim
+    if classes is None and (not sets or rows % sets):
+        raise InputError(f"label_embs: {rows} rows are not those of {sets} label sets of one size")
+    classes = classes or [rows // sets] * sets
+    if sum(classes) != rows:
+        raise InputError(f"label_embs: {rows} rows, but {sum(classes)} clusters")
+    names = ["kmeans", *(f"kmeans_{n}" for n in range(2, sets + 1))]
+    untied = projection.shape[0] == dim * sets
+    return {"labels": names, "classes": classes, "projection_dim": dim, "untied": untied}

@@ -62,7 +62,8 @@ def read(file: TorchFile, labels: Path | None = None, stated: Mapping[str, Any] 
     Raises:
         InputError: no encoder, values that nothing tells, or labels that are missing or not the head's.
     """
-    weights, unknown = rename_all(file.tensors(file.value), TORCHAUDIO)
+    tensors = {name.removeprefix("wav2vec2."): tensor for name, tensor in file.tensors(file.value).items()}
+    weights, unknown = rename_all(tensors, TORCHAUDIO)
     weights = {name: t.float() if t.is_floating_point() else t for name, t in weights.items()}
     config = file.path.with_name("config.json")
     known = _encoder(read_json(config), config) if config.exists() else {}
