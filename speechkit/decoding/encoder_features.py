@@ -8,6 +8,7 @@ that are computed apart; there are as many frames as if it were not.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,9 @@ from speechkit.data.batch import pad
 from speechkit.decoding.recognizer import choose_device
 from speechkit.encoders import EncoderOutput
 from speechkit.errors import InputError
-from speechkit.files import hash_file, hash_json, read_json
+from speechkit.files import hash_json
 from speechkit.frontends import FEATURES
-from speechkit.train.checkpoint import find_checkpoint, load_model
+from speechkit.train.checkpoint import find_checkpoint, load_model, load_weights
 
 # Seconds of audio encoded at once: a CPU gains nothing from more, a GPU needs much to be busy.
 BATCH_SECONDS = {"cpu": 20.0}
@@ -60,16 +61,22 @@ class Config:
 
 
 def hash_model(folder: str | Path) -> str:
-    """Hash of all that the features of a checkpoint depend on; raises InputError when there is none."""
+    """Hash of all that the features of a checkpoint depend on; raises InputError when there is none.
+
+    That is the encoder, what normalises its input, and the features it reads; heads do not count.
+    """
     from speechkit.train.run import RunConfig
 
     folder = find_checkpoint(Path(folder))
     run = load_config(RunConfig, folder / "config.yaml")
-    averaged, statistics = folder / "ema.safetensors", folder / "assets" / "cmvn.json"
-    weights = hash_file(averaged if averaged.exists() else folder / "model.safetensors")
-    cmvn = read_json(statistics) if statistics.exists() else None
-    normal = cmvn and [cmvn.get("mean"), cmvn.get("std")]
-    return hash_json([weights, to_dict(run.model), to_dict(run.features), normal])
+    averaged = folder / "ema.safetensors"
+    weights = load_weights(averaged if averaged.exists() else folder / "model.safetensors")
+    digest = hashlib.sha256(hash_json([to_dict(run)["model"].get("encoder"), to_dict(run.features)]).encode())
+    for name in sorted(weights):  # the file itself holds them, and its header, in any order
+        if name.startswith(("encoder.", "cmvn.")):
+            digest.update(f"{name} {weights[name].dtype} {tuple(weights[name].shape)} ".encode())
+            digest.update(weights[name].flatten().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 class FrozenEncoder:
@@ -149,11 +156,12 @@ class FrozenEncoder:
         """Cuts an utterance into chunks of about as many frames each, which together have all its frames."""
         total = int(self.encoder.output_lengths(torch.tensor([len(inputs)])))
         most = max(1, int(chunk_seconds * self.rate - self.window) // self.shift + 1)
-        bounds = np.linspace(0, total, -(-total // most) + 1).astype(int).tolist() if total else []
-        reach = self.inner_window - self.stride
-        return [
-            inputs[start * self.stride : end * self.stride + reach] for start, end in zip(bounds, bounds[1:])
-        ]
+        if total <= most:
+            return [inputs] if total else []
+        bounds = np.linspace(0, total, -(-total // most) + 1).astype(int).tolist()
+        starts = [start * self.stride for start in bounds[:-1]]
+        ends = [end * self.stride + self.inner_window - self.stride for end in bounds[1:-1]]
+        return [inputs[start:end] for start, end in zip(starts, [*ends, len(inputs)])]
 
 
 def _geometry(encoder: nn.Module) -> tuple[int, int]:
