@@ -9,9 +9,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from speechkit.data.labels import ODD_SECONDS, WRONG_SECONDS, LabelSet, label_table
+from speechkit.data.labels import LabelSet, label_table
 from speechkit.data.manifest import Manifest
 from speechkit.errors import BadSample, InputError
+
+ODD_SECONDS, WRONG_SECONDS = 0.1, 0.5
+"""How much longer or shorter than the audio labels are: above the first listed, above the second refused."""
+
+WRONG_RATE = 1.5
+"""Factor between the rates of all labels and of the model, above which they are refused."""
 
 
 def check_labels(manifest: Manifest, sets: Iterable[LabelSet]) -> tuple[dict[int, BadSample], list[dict]]:
@@ -26,7 +32,8 @@ def check_labels(manifest: Manifest, sets: Iterable[LabelSet]) -> tuple[dict[int
         more or less than its audio.
 
     Raises:
-        InputError: a label outside [0, K), or labels of more than 0.5 s more or less than the audio.
+        InputError: a label outside [0, K), labels of more than 0.5 s more or less than the audio, or
+            all labels together of another rate.
     """
     missing: dict[int, BadSample] = {}
     odd: list[dict] = []
@@ -58,15 +65,18 @@ def _check_range(manifest: Manifest, labels: LabelSet) -> None:
 
 
 def _check_rate(manifest: Manifest, labels: LabelSet, excess: np.ndarray) -> None:
+    """Short utterances are never 0.5 s wrong, so the rate of all labels together must be about right too."""
+    table, seconds = label_table(labels.field), manifest.seconds
+    counts = manifest.labels[table].lengths
+    found = counts.sum() / max(seconds[counts > 0].sum(), 1e-9)
     wrong = np.flatnonzero(np.abs(excess) > WRONG_SECONDS)
-    if not len(wrong):
-        return
-    table, i = label_table(labels.field), int(wrong[0])
-    ragged, seconds = manifest.labels[table], manifest.seconds
-    there = ragged.lengths > 0
-    found = ragged.lengths[there].sum() / seconds[there].sum()
-    raise InputError(
-        f"{table}: the labels of {len(wrong)} of {len(manifest)} utterances are more than {WRONG_SECONDS} s "
-        f"longer or shorter than the audio ({manifest.ids[i]}: {ragged.lengths[i]} labels at {labels.rate:g} "
-        f"Hz for {seconds[i]:.2f} s); together they have {found:.1f} Hz: mend model.label_rates or the file"
-    )
+    mend = "mend model.label_rates, or make the labels again"
+    if len(wrong):
+        i = int(wrong[0])
+        raise InputError(
+            f"{table}: the labels of {len(wrong)} of {len(manifest)} utterances are more than "
+            f"{WRONG_SECONDS} s longer or shorter than the audio ({manifest.ids[i]}: {counts[i]} labels at "
+            f"{labels.rate:g} Hz for {seconds[i]:.2f} s); all together are {found:.1f} a second: {mend}"
+        )
+    if found and not 1 / WRONG_RATE < found / labels.rate < WRONG_RATE:
+        raise InputError(f"{table}: {found:.1f} labels a second, not {labels.rate:g}: {mend}")

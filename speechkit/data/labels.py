@@ -16,9 +16,6 @@ import numpy as np
 from speechkit.data.tables import shown
 from speechkit.errors import InputError, Problem, ProblemsError
 
-ODD_SECONDS, WRONG_SECONDS = 0.1, 0.5
-"""How much longer or shorter than the audio labels are: above the first listed, above the second refused."""
-
 _FIELD = re.compile(r"kmeans(?:_([A-Za-z0-9_-]+))?")
 _NUMBERS = re.compile(rb"[0-9 ]*")
 _LARGEST = 2**31 - 1

@@ -137,7 +137,7 @@ def test_labels_of_a_wrong_length_or_rate_are_refused(dump, tmp_path):
     first = cut(folder, -53)
     with pytest.raises(InputError, match=rf"the labels of 1 of 6 .* 0\.5 s .*\({first}: .*mend"):
         check_labels(read_manifest([folder], ["wav.scp", "km.txt"]), [LabelSet("kmeans", 50, 100)])
-    with pytest.raises(InputError, match=r"at 50 Hz for .*; together they have 100\.0 Hz"):
+    with pytest.raises(InputError, match=r"at 50 Hz for .*; all together are 100\.0 a second"):
         check_labels(read_manifest([dump], ["wav.scp", "km.txt"]), [LabelSet("kmeans", 50, 50)])
 
 
