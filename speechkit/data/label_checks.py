@@ -5,13 +5,15 @@ Labels at 100 Hz taken for 50 Hz still train a model, only a worse one: their du
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from speechkit.data.labels import LabelSet, label_table
 from speechkit.data.manifest import Manifest
 from speechkit.errors import BadSample, InputError
+from speechkit.files import read_json
 
 ODD_SECONDS, WRONG_SECONDS = 0.1, 0.5
 """How much longer or shorter than the audio labels are: above the first listed, above the second refused."""
@@ -49,6 +51,34 @@ def check_labels(manifest: Manifest, sets: Iterable[LabelSet]) -> tuple[dict[int
             row = {"utterance": manifest.ids[i], "table": table, "labels": int(counts[i])}
             odd.append({**row, "seconds": float(manifest.seconds[i]), "excess": round(float(excess[i]), 4)})
     return missing, odd
+
+
+def check_records(folders: Sequence[str | Path], sets: Iterable[LabelSet]) -> None:
+    """Compares a model with what `speechkit kmeans` wrote beside the labels, where it did.
+
+    Args:
+        folders: the data directories.
+        sets: what the model expects.
+
+    Raises:
+        InputError: another rate or number of clusters.
+    """
+    for labels in sets:
+        for folder in folders:
+            path = (Path(folder) / label_table(labels.field)).with_suffix(".json")
+            record = read_json(path) if path.is_file() else {}
+            if not isinstance(record, dict):
+                raise InputError(f"{path}: not a record of labels; make the labels again")
+            if record.get("label_rate", labels.rate) != labels.rate:
+                raise InputError(
+                    f"{path}: {record['label_rate']} labels a second, but the model expects {labels.rate:g} "
+                    f"of {labels.field}: set model.label_rates"
+                )
+            if record.get("clusters", labels.classes) != labels.classes:
+                raise InputError(
+                    f"{path}: {record['clusters']} clusters, but the model has {labels.classes} classes for "
+                    f"{labels.field}: set model.classes"
+                )
 
 
 def _check_range(manifest: Manifest, labels: LabelSet) -> None:

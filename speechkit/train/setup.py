@@ -16,7 +16,7 @@ from speechkit.data.augment import Augment, speed_samples
 from speechkit.data.crop import check_extractor
 from speechkit.data.dataset import BatchReader, Context, Loaded, read_ahead, tables_of
 from speechkit.data.feature_record import read_statistics
-from speechkit.data.label_checks import check_labels
+from speechkit.data.label_checks import check_labels, check_records
 from speechkit.data.ledger import Ledger
 from speechkit.data.manifest import Manifest, read_manifest
 from speechkit.data.plan import BatchPlan, deal
@@ -179,6 +179,7 @@ def _data_set(
     training = name == "train"
     extractor = load_kind(FEATURES, config.features.name).build(config.features)
     optional = [t for t in ("feats.scp", "utt2lang") if t != "feats.scp" or "features" in model.requires]
+    check_records(folders, getattr(model, "label_sets", ()))
     manifest = read_manifest(folders, tables_of(model.requires), optional, extractor.rate, config.features)
     speeds = config.augment.speeds if training else [1.0]
 

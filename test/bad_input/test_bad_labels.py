@@ -79,6 +79,18 @@ def test_labels_of_the_wrong_rate(world, capsys):
     fails(capsys, world, "km.txt: 46.4 labels a second, not 100", "model.label_rates")
 
 
+def test_labels_whose_record_says_otherwise(world, capsys):
+    record = world.train / "km.json"
+    record.write_text('{"label_rate": 100.0, "clusters": 5}')
+    assert train(world, exp="good") == 0
+    record.write_text('{"label_rate": 50.0, "clusters": 5}')
+    fails(capsys, world, f"{record}: 50.0 labels a second", "expects 100 of kmeans", "model.label_rates")
+    record.write_text('{"label_rate": 100.0, "clusters": 7}')
+    fails(capsys, world, f"{record}: 7 clusters, but the model has 5 classes", "model.classes")
+    record.write_text("[]")
+    fails(capsys, world, f"{record}: not a record of labels")
+
+
 def test_a_label_that_is_no_class(world, capsys):
     label(world.train, lambda i, labels: [*labels[:7], 5, *labels[8:]] if i == 3 else labels)
     utterance = (world.train / "utt2num_samples").read_text().splitlines()[3].split()[0]
