@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from speechkit.layers.frame_convolution import frame_convolution
 from speechkit.layers.masks import Packing, padding_mask, zero_padding
 
 EPSILON = {"fairseq": 1e-5, "hf": 1e-7}
@@ -36,23 +37,6 @@ def normalise_waveform(x: Tensor, lengths: Tensor, kind: str) -> Tensor:
     x = zero_padding(x - x.sum(1, keepdim=True) / counts, lengths)
     variance = x.square().sum(1, keepdim=True) / counts
     return x * torch.rsqrt(variance + EPSILON[kind])
-
-
-def frame_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-    """A convolution over time without padding.
-
-    Args:
-        x: `(B, T, C)`.
-        weight: `(C', C, k)`, as `nn.Conv1d` has it.
-        bias: `(C',)` or None.
-        stride: step in frames.
-
-    Returns:
-        `(B, T', C')`.
-    """
-    channels, width = x.size(2), weight.size(2)
-    windows = x.flatten(1).unfold(1, width * channels, stride * channels)
-    return F.linear(windows, weight.transpose(1, 2).flatten(1), bias)
 
 
 class ConvLayer(nn.Module):
@@ -93,37 +77,48 @@ class ConvLayer(nn.Module):
         Returns:
             `(B, T', C')`.
         """
-        x = frame_convolution(x, self.conv.weight, self.conv.bias, self.conv.stride[0])
         if self.norm == "group":
-            x = channel_norm(x, self.layer_norm, lengths)
-        elif self.norm == "layer":
+            x = normalised_convolution(x, self.conv, self.layer_norm, lengths)
+        else:
+            x = frame_convolution(x, self.conv.weight, self.conv.bias, self.conv.stride[0])
+        if self.norm == "layer":
             x = self.layer_norm(x)
-        return F.gelu(x)
+        return F.gelu(x) if x.requires_grad else torch.ops.aten.gelu_(x)
 
 
-def channel_norm(x: Tensor, norm: nn.GroupNorm, lengths: Tensor | None) -> Tensor:
-    """Each channel's mean 0 and variance 1 over the valid frames of each utterance, in fp32 at least.
+def normalised_convolution(x: Tensor, conv: nn.Conv1d, norm: nn.GroupNorm, lengths: Tensor | None) -> Tensor:
+    """A convolution, then each channel with mean 0 and variance 1 over the valid frames of each utterance.
+
+    The mean and variance of an output `w s + b` over windows s are `w m + b` and `w C w` for the mean m and
+    the covariance C of the windows: of a few samples instead of hundreds of channels, so that C is found
+    in fp64 for next to nothing, and the norm becomes a factor of the weights.
 
     Args:
-        x: `(B, T, C)`.
-        norm: C groups of one channel.
-        lengths: `(B,)` valid frames, or None when all are.
+        x: `(B, T, C)` with few channels.
+        conv: C to C' channels.
+        norm: C' groups of one channel.
+        lengths: `(B,)` valid frames of the result, or None when all are.
 
     Returns:
-        `(B, T, C)` of the dtype of `x`.
+        `(B, T', C')`.
     """
+    width, stride = conv.kernel_size[0] * x.size(2), conv.stride[0] * x.size(2)
+    windows = x.flatten(1).unfold(1, width, stride).double()
+    valid = None if lengths is None else ~padding_mask(lengths, windows.size(1))[..., None]
+    counts = windows.size(1) if lengths is None else lengths.clamp(min=1).view(-1, 1, 1)
+    mean = (windows if valid is None else windows * valid).sum(1, keepdim=True) / counts
+    windows = windows - mean
+    known = windows if valid is None else windows * valid
+    covariance = known.transpose(1, 2) @ known / counts
     with torch.autocast(x.device.type, enabled=False):
-        values = x.to(torch.promote_types(x.dtype, torch.float32))
-        if lengths is None:
-            variance, mean = torch.var_mean(values, dim=1, correction=0, keepdim=True)
-        else:
-            counts = lengths.clamp(min=1).view(-1, 1, 1)
-            padding = padding_mask(lengths, x.size(1))[..., None]
-            mean = values.masked_fill(padding, 0).sum(1, keepdim=True) / counts
-            centred = (values - mean).masked_fill(padding, 0)
-            variance = centred.square().sum(1, keepdim=True) / counts
-        scale = norm.weight * torch.rsqrt(variance + norm.eps)
-        return torch.addcmul(norm.bias - mean * scale, values, scale).to(x.dtype)
+        kernels = conv.weight.transpose(1, 2).flatten(1)  # (C', k C), in the order of a window
+        variance = ((kernels.double() @ covariance) * kernels).sum(2)
+        scale = norm.weight * torch.rsqrt(variance + norm.eps).to(norm.weight.dtype)
+        weight = (kernels * scale[..., None]).transpose(1, 2)
+    dtype = torch.promote_types(x.dtype, norm.weight.dtype)
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+    return torch.baddbmm(norm.bias.to(dtype), windows.to(dtype), weight.to(dtype))
 
 
 class WaveformConv(nn.Module):

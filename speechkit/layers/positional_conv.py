@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from speechkit.layers.masks import Packing
+from speechkit.layers.spectral_conv import spectral_convolution
+
+WIDE = 64
+"""Taps from which on the way through the frequencies is the faster one on a CPU."""
 
 
 class PositionalConv(nn.Module):
@@ -37,6 +41,10 @@ class PositionalConv(nn.Module):
             x = self.batch_norm(x)
         if x.is_cuda:
             return packing.pack(self._convolve(packing.unpack(x)))
+        if self.conv.kernel_size[0] >= WIDE:
+            with torch.autocast("cpu", enabled=False):  # frequencies need all the bits of fp32
+                frames = x.to(self.conv.bias.dtype)
+                return F.gelu(spectral_convolution(frames, self.conv.weight, self.conv.bias, packing))
         chunks = x.split([count * width for count, width in packing.groups])
         rows = [chunk.unflatten(0, (count, -1)) for chunk, (count, _) in zip(chunks, packing.groups)]
         return torch.cat([self._convolve(row).flatten(0, 1) for row in rows])

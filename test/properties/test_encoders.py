@@ -124,7 +124,7 @@ def test_content_of_padding_is_not_seen_even_nan_even_backwards(choice):
     for values in (x, spoilt):
         encoder.zero_grad()
         encoder(values, lengths, mask=some_frames(encoder, lengths)).frames.square().sum().backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in encoder.parameters()]))
+        gradients.append(torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None]))
     assert gradients[0].isfinite().all()
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=1e-12)
 
@@ -156,6 +156,8 @@ def test_gradients_reach_every_parameter(choice):
     x, lengths = batch(encoder)
     encoder(x, lengths, mask=some_frames(encoder, lengths)).frames.sin().sum().backward()
     for name, parameter in encoder.named_parameters():
+        if name == "feature_extractor.conv_layers.0.conv.bias" and choice[1].get("preset") is None:
+            continue  # the norm of each channel over time takes a bias away again
         assert parameter.grad is not None and parameter.grad.any(), name
 
 
