@@ -16,6 +16,8 @@ VERBS = {
     "train": "train a model; the same command again resumes",
     "convert": "read encoders of Hugging Face, fairseq and torchaudio, and write them back",
     "average": "average checkpoints",
+    "probe": "train a linear classifier on every block of an encoder: phones or other frame labels",
+    "picture": "draw the curves of a pre-training run, or the frames that it masks",
     "decode": "recognise a data directory",
     "score": "compare hypotheses with references: WER, CER, PER, intervals",
     "compare": "paired significance test between two decodes",

@@ -94,6 +94,8 @@ class FrozenEncoder:
         shift: samples between frames.
         middle: samples from the beginning of the audio to the middle of the first frame.
         blocks: how many the encoder has.
+        dims: dimension of the first block's input and of each block's output.
+        run: the configuration that the checkpoint was trained with.
     """
 
     def __init__(
@@ -104,13 +106,13 @@ class FrozenEncoder:
         precision: str = "fp32",
     ) -> None:
         self.device, self.bf16 = choose_device(device), precision == "bf16"
-        model, run, _ = load_model(find_checkpoint(Path(checkpoint)), self.device)
+        model, self.run, _ = load_model(find_checkpoint(Path(checkpoint)), self.device)
         if not hasattr(model, "encoder"):
-            raise InputError(f"{checkpoint}: a model of kind {run.model.name} has no encoder")
+            raise InputError(f"{checkpoint}: a model of kind {self.run.model.name} has no encoder")
         self.encoder = model.encoder.requires_grad_(False)
         self.encoder.keep_hidden_states, self.encoder.keep_local = True, False
         self.cmvn = getattr(model, "cmvn", nn.Identity())
-        self.front = load_kind(FEATURES, run.features.name).build(run.features)
+        self.front = load_kind(FEATURES, self.run.features.name).build(self.run.features)
         self.rate = self.front.rate
         self.inner_window, self.stride = _geometry(self.encoder)
         unit, self.window, self.middle = 1, self.inner_window, self.inner_window / 2

@@ -40,7 +40,7 @@ CURVES = 7
 
 
 @contextmanager
-def _figure(path: Path, size: tuple[float, float], columns: int = 1):
+def figure(path: Path, size: tuple[float, float], columns: int = 1):
     """Axes to draw on; the picture is written, whole or not at all, when the block ends."""
     import matplotlib
 
@@ -48,13 +48,13 @@ def _figure(path: Path, size: tuple[float, float], columns: int = 1):
     from matplotlib import pyplot
 
     with pyplot.rc_context(STYLE):
-        figure, axes = pyplot.subplots(1, columns, figsize=size, squeeze=False, layout="constrained")
+        drawing, axes = pyplot.subplots(1, columns, figsize=size, squeeze=False, layout="constrained")
         try:
             yield axes[0]
             with atomic_write(path, "wb") as file:
-                figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
+                drawing.savefig(file, format="png", dpi=150, metadata={"Software": None})
         finally:
-            pyplot.close(figure)
+            pyplot.close(drawing)
 
 
 def _file(folder: Path, *parts: str) -> Path:
@@ -68,7 +68,7 @@ def draw_error_rates(rows: Sequence[Row], folder: Path) -> Drawn:
     for (name, metric), group in groupby(rows, key=lambda row: (row.set, row.metric)):
         group = list(group)
         path = _file(folder, metric.lower(), name)
-        with _figure(path, (8, 1.3 + 0.45 * len(group))) as (axes,):
+        with figure(path, (8, 1.3 + 0.45 * len(group))) as (axes,):
             for place, row in enumerate(group):
                 _interval(axes, place, row)
             _rows_axis(axes, group)
@@ -113,7 +113,7 @@ def draw_classes(rows: Sequence[Row], folder: Path) -> Drawn:
         if not kinds:
             continue
         path = _file(folder, "classes", name)
-        with _figure(path, (8, 1.6 + 0.45 * len(group))) as (axes,):
+        with figure(path, (8, 1.6 + 0.45 * len(group))) as (axes,):
             for index, kind in enumerate(kinds):
                 rates = [row.class_rate(kind) for row in group]
                 known = [(rate, place) for place, rate in enumerate(rates) if rate is not None]
@@ -140,7 +140,7 @@ def draw_points(points: Sequence[Point], folder: Path) -> Drawn:
         if not curves:
             continue
         path = _file(folder, "labelled_speech", name, how)
-        with _figure(path, (7, 4.2)) as (axes,):
+        with figure(path, (7, 4.2)) as (axes,):
             for index, (curve, values) in enumerate(curves.items()):
                 colour, mark = COLOURS[index % len(COLOURS)], MARKS[index % len(MARKS)]
                 values.sort()
@@ -160,8 +160,12 @@ def draw_points(points: Sequence[Point], folder: Path) -> Drawn:
     return drawn
 
 
-def read_curves(path: Path) -> dict[tuple[str, str], np.ndarray]:
+def read_curves(path: Path, wanted: str = "loss|wer") -> dict[tuple[str, str], np.ndarray]:
     """Reads a run's metrics.jsonl.
+
+    Args:
+        path: the file.
+        wanted: regular expression of the names to read.
 
     Returns:
         `(kind, name)`, such as ("dev", "wer"), -> `(N, 2)` array of update and value.
@@ -175,8 +179,8 @@ def read_curves(path: Path) -> dict[tuple[str, str], np.ndarray]:
             row = json.loads(line)
         except ValueError:
             raise InputError(f"{path}:{number}: not JSON") from None
-        for name in ("loss", "wer"):
-            if isinstance(row.get(name), int | float):
+        for name in filter(re.compile(wanted).fullmatch, row):
+            if isinstance(row[name], int | float):
                 curves.setdefault((row.get("kind", ""), name), []).append((row["update"], row[name]))
     return {key: np.array(points, dtype=float) for key, points in curves.items()}
 
@@ -194,7 +198,7 @@ def draw_learning_curves(exp: Path, systems: Sequence[str], folder: Path) -> Dra
         return []
     error_rates = any(("dev", "wer") in curve for curves in runs.values() for curve in curves)
     path = _file(folder, "learning_curves")
-    with _figure(path, (9 if error_rates else 5.5, 3.6), 2 if error_rates else 1) as axes:
+    with figure(path, (9 if error_rates else 5.5, 3.6), 2 if error_rates else 1) as axes:
         for index, (system, curves) in enumerate(runs.items()):
             for number, curve in enumerate(curves):
                 _curve(axes, curve, COLOURS[index], system if number == 0 else None)
