@@ -3,8 +3,8 @@
 
     local/data.py ../asr1 downloads/second_language .
 
-Writes dump/{train,dev,test,unlabelled} whose tables name the audio and features below ../asr1, data/lm/words, and
-data/second_language (without text: it is for pre-training only).
+Writes dump/{train,dev,test,unlabelled} whose tables name the audio and features below ../asr1, data/lm/words,
+and data/second_language (without text: it is for pre-training only).
 """
 
 from __future__ import annotations
