@@ -10,6 +10,7 @@ from torch import nn
 from speechkit.config import check_range
 from speechkit.encoders.stack import BlockEncoder
 from speechkit.layers import subsampling
+from speechkit.layers.adapters import Bottleneck, Lora, adapt
 from speechkit.layers.conformer_block import ConformerBlock, Shape
 from speechkit.layers.dropout import FrameDropout
 from speechkit.layers.positions import build_positions
@@ -67,6 +68,13 @@ class Config:
     checkpointing: bool = False
     """Recompute blocks in the backward pass: less memory, a third more time."""
 
+    lora: Lora | None = None
+    """Low-rank changes of linear layers, such as `targets: [qkv, out]`, instead of training them; null for
+    none."""
+
+    adapter: Bottleneck | None = None
+    """Bottlenecks inside the blocks, instead of training them; null for none."""
+
     def __post_init__(self) -> None:
         for name in ("dim", "layers", "heads", "feed_forward", "kernel"):
             check_range(name, getattr(self, name), 1)
@@ -96,7 +104,7 @@ def _shape(config: Config) -> Shape:
 def build(config: Config, input_dim: int) -> nn.Module:
     """The encoder for `input_dim` features."""
     shape = _shape(config)
-    return BlockEncoder(
+    encoder = BlockEncoder(
         subsampling.build(config.subsampling, input_dim, config.dim),
         build_positions(config.positions, config.dim, config.heads),
         (ConformerBlock(shape, config.kernel, config.conv_norm) for _ in range(config.layers)),
@@ -106,3 +114,5 @@ def build(config: Config, input_dim: int) -> nn.Module:
         mask_embedding=config.mask_embedding,
         checkpointing=config.checkpointing,
     )
+    adapt(encoder, config.dim, config.lora, config.adapter)
+    return encoder

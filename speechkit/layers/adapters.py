@@ -6,7 +6,7 @@ or after, and both begin as the unchanged network.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -123,17 +123,17 @@ class BottleneckAdapter(nn.Module):
         return x + self.up(F.gelu(self.down(x)))
 
 
-def _matching(module: nn.Module, targets: list[str], kind: type) -> Iterator[tuple[str, nn.Module]]:
-    for name, part in list(module.named_modules()):
-        last = name.rpartition(".")[2]
-        if isinstance(part, kind) and any(fnmatchcase(last, target) for target in targets):
-            yield name, part
-
-
-def _nothing(what: str, targets: list[str], module: nn.Module, kind: type) -> InputError:
-    there = {name.rpartition(".")[2] for name, part in module.named_modules() if isinstance(part, kind)}
-    names = sorted(name for name in there if name and not name.isdigit())
-    return InputError(f"{what}.targets={targets}: no layer has such a name; there are {', '.join(names)}")
+def _matching(what: str, module: nn.Module, targets: list[str], kind: type) -> dict[str, nn.Module]:
+    """Name -> part, of those whose last name is among the targets; every target must find one."""
+    parts = {name: part for name, part in module.named_modules() if name and isinstance(part, kind)}
+    last = {name: name.rpartition(".")[2] for name in parts}
+    for target in targets:
+        if not any(fnmatchcase(name, target) for name in last.values()):
+            there = sorted({name for name in last.values() if not name.isdigit()})
+            raise InputError(
+                f"{what}.targets: nothing to adapt is named '{target}'; there are {', '.join(there)}"
+            )
+    return {name: part for name, part in parts.items() if any(fnmatchcase(last[name], t) for t in targets)}
 
 
 def apply_lora(module: nn.Module, config: Lora) -> list[str]:
@@ -143,16 +143,13 @@ def apply_lora(module: nn.Module, config: Lora) -> list[str]:
         Names of the layers.
 
     Raises:
-        InputError: no linear layer has such a name.
+        InputError: a target is the name of no linear layer.
     """
-    names = []
-    for name, linear in _matching(module, config.targets, nn.Linear):
+    found = _matching("lora", module, config.targets, nn.Linear)
+    for name, linear in found.items():
         path, _, last = name.rpartition(".")
         setattr(module.get_submodule(path), last, LoraLinear(linear, config).train(linear.training))
-        names.append(name)
-    if not names:
-        raise _nothing("lora", config.targets, module, nn.Linear)
-    return names
+    return list(found)
 
 
 @torch.no_grad()
@@ -186,17 +183,14 @@ def apply_bottlenecks(module: nn.Module, config: Bottleneck, width: int) -> list
         Names of the modules.
 
     Raises:
-        InputError: no module has such a name.
+        InputError: a target is the name of no module.
     """
-    names = []
-    for name, part in _matching(module, config.targets, nn.Module):
+    found = _matching("adapter", module, config.targets, nn.Module)
+    for part in found.values():
         like = next(part.parameters())
         part.adapter = BottleneckAdapter(width, config.dim).to(like).train(part.training)
         part.register_forward_hook(_through_adapter)
-        names.append(name)
-    if not names:
-        raise _nothing("adapter", config.targets, module, nn.Module)
-    return names
+    return list(found)
 
 
 def _through_adapter(part: nn.Module, _: object, output: Tensor) -> Tensor:
@@ -229,7 +223,7 @@ def adapt(module: nn.Module, width: int, lora: Lora | None, bottleneck: Bottlene
         bottleneck: bottlenecks, or None.
 
     Raises:
-        InputError: nothing in it has the names of the targets.
+        InputError: a target is the name of nothing in it.
     """
     if lora is not None:
         apply_lora(module, lora)

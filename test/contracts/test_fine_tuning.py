@@ -185,15 +185,30 @@ def test_adapters_join_a_checkpoint_without_them(world, capsys):
     assert isinstance(speechkit.load(world.folder / "adapted").transcribe(np.zeros(8000, np.float32)), str)
 
 
-def test_a_small_head_learns_on_dumped_features(world):
-    """Frozen-feature mode: whatever was dumped is the input, 20 ms a frame or any other."""
-    options = ["model.encoder={name: linear}", "model.masking=null", "freeze=[]", "optim.layer_decay=1"]
-    assert main(["features", "--data", str(world.dev), "--jobs", "1"]) == 0
-    try:
-        assert tune(world, "small", *options, start=None, loop__max_updates=2, validation__every=2) == 0
-    finally:
-        for name in ("feats.scp", "features.json"):
-            (world.dev / name).unlink()
-    assert set(weights(world.folder / "small/final")) == {
+def test_a_small_head_learns_on_dumped_outputs_of_a_frozen_encoder(world, tmp_path, capsys):
+    """What the encoder says is computed once; a change of the waveform could not reach it."""
+    small = World(tmp_path)
+    start = world.folder / "pretrained"
+    for data in (small.train, small.dev):
+        made = ["name=encoder", f"checkpoint={start}", "layer=1"]
+        assert main(["features", "--data", str(data), "--jobs", "1", *made]) == 0
+    options = [a for a in small.arguments("exp", loop__max_updates=4) if not a.startswith("model.")]
+    options += [
+        f"features={{name: encoder, checkpoint: {start}, layer: 1}}",
+        "model={name: ctc, input_dim: 16, encoder: {name: linear, dropout: 0}}",
+    ]
+    for option in ("augment.speeds=[0.9,1.0]", "augment.gain.probability=0.5"):
+        capsys.readouterr()
+        assert main(["train", *options, option]) == 1
+        assert "augment: changes the waveform, and these features are" in capsys.readouterr().err
+    assert main(["train", *options]) == 0
+    assert set(weights(tmp_path / "exp/final")) == {
         "encoder.norm.weight", "encoder.norm.bias", "head.weight", "head.bias",
     }  # fmt: skip
+    # the same from audio: the extractor is the frozen encoder
+    wav = sorted((small.dev / "audio").glob("*.wav"))
+    texts = speechkit.load(tmp_path / "exp").transcribe(wav)
+    decode = ["decode", "--model", str(tmp_path / "exp"), "--data", str(small.dev)]
+    assert main([*decode, "--out", str(tmp_path / "out")]) == 0
+    lines = [line.partition(" ")[2] for line in (tmp_path / "out/text").read_text().splitlines()]
+    assert lines == texts

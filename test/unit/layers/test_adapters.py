@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from speechkit.encoders import transformer
+from speechkit.config import from_dict, load_kind
+from speechkit.encoders import ENCODERS, transformer
 from speechkit.errors import InputError
 from speechkit.layers.adapters import (
     Bottleneck,
@@ -168,11 +169,31 @@ def test_copies_are_independent():
 
 
 def test_targets_that_match_nothing_name_what_is_there():
-    with pytest.raises(InputError, match=r"lora.targets=\['q_proj'\]: no layer has such a name; there.*qkv"):
-        apply_lora(encoder(), Lora(targets=["q_proj"]))
-    with pytest.raises(InputError, match=r"adapter.targets=\['mlp'\].*feed_forward"):
-        apply_bottlenecks(encoder(), Bottleneck(targets=["mlp"]), 12)
+    with pytest.raises(
+        InputError, match=r"lora.targets: nothing to adapt is named 'q_proj'; there are .*qkv"
+    ):
+        apply_lora(encoder(), Lora(targets=["qkv", "q_proj"]))
+    with pytest.raises(InputError, match=r"adapter.targets: .* named 'mlp'; .*feed_forward"):
+        apply_bottlenecks(encoder(), Bottleneck(targets=["attention", "mlp"]), 12)
     with pytest.raises(ValueError, match="rank=0"):
         Lora(rank=0)
     with pytest.raises(ValueError, match="adapts nothing"):
         Bottleneck(targets=[])
+
+
+@pytest.mark.parametrize("name", ["conformer", "transformer", "wav2vec2"])
+def test_encoders_take_adapters_by_configuration(name):
+    module = load_kind(ENCODERS, name)
+    own = name == "wav2vec2"
+    lora = {"rank": 2, "targets": ["q_proj", "out_proj"] if own else ["qkv"]}
+    bottleneck = {"dim": 3, "targets": ["first", "attention"] if name == "conformer" else ["feed_forward"]}
+    sizes = {"dim": 16, "heads": 2, "layers": 2, "feed_forward": 8, **({"preset": "tiny"} if own else {})}
+    config = from_dict(module.Config, {"name": name, **sizes, "lora": lora, "adapter": bottleneck})
+    built = module.build(config, 20)
+    learning = {n for n, p in built.named_parameters() if p.requires_grad}
+    assert learning and all("lora" in n or "adapter" in n or "norm" in n for n in learning)
+    x = torch.randn(1, 8000) if own else torch.randn(1, 50, 20)
+    built(x, torch.tensor([x.size(1)])).frames.sin().sum().backward()
+    assert {n for n, p in built.named_parameters() if p.grad is not None} >= {
+        n for n in learning if "norm" not in n
+    }
