@@ -207,12 +207,23 @@ def _data_set(
         tokens = tokens.select(kept) if tokens is not None else None
 
     augment = Augment(config.augment) if training else None
-    if training and config.plan.crops and "features" in model.requires:
-        check_extractor(extractor)
+    if training and config.plan.crops:
+        _check_crops(config, model, extractor)
     rates = {labels.field: labels.rate for labels in getattr(model, "label_sets", ())}
     context = Context(manifest, extractor, augment, _plain(config) or not training, tokens, rates)
     plan = _plan(config, manifest, training)
     return DataSet(manifest, plan, BatchReader(context, model.requires))
+
+
+def _check_crops(config: RunConfig, model: nn.Module, extractor: object) -> None:
+    """Raises InputError for crops that begin between two frames or hold fewer than two."""
+    if "features" in model.requires:
+        check_extractor(extractor)
+    seconds = config.plan.crop_seconds
+    if seconds is not None:
+        length = _input_length(model, extractor, 1.0)(round(seconds * extractor.rate))
+        if int(model.output_lengths(torch.tensor([length]))) < 2:
+            raise InputError(f"plan.crop_seconds={seconds}: the model makes fewer than 2 frames of that")
 
 
 def _unlabelled(

@@ -181,7 +181,7 @@ def test_crops_between_frames(world, capsys):
     )
 
 
-@pytest.mark.parametrize("seconds", [0, -1, "x"])
+@pytest.mark.parametrize("seconds", [0, -1, "x", 0.05])
 def test_crops_of_no_length(world, capsys, seconds):
     capsys.readouterr()
     assert train(world, plan__crop_seconds=seconds) != 0
