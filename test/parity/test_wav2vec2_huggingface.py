@@ -96,3 +96,74 @@ def test_padded_batch_equals_huggingface_one_utterance_at_a_time(kind, options):
         assert_same((mine.frames[i], states[0]), (other.last_hidden_state[0], states[1]), frames)
         if kind == "Wav2Vec2":  # features before the projection, as a quantizer reads them
             torch.testing.assert_close(mine.local[i, :frames], other.extract_features[0], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["Wav2Vec2", "Hubert"])
+@torch.no_grad()
+def test_norm_over_channels_equals_huggingface_in_a_padded_batch(kind):
+    ours, theirs = pair(kind, {"feat_extract_norm": "layer", "do_stable_layer_norm": True})
+    x, lengths = speech()
+    seen = torch.arange(x.size(1)) < lengths[:, None]
+    mine, other = ours(x, lengths), theirs(x, attention_mask=seen.long(), output_hidden_states=True)
+    for i, frames in enumerate(mine.lengths.tolist()):
+        states = [state[i] for state in mine.hidden_states], [state[i] for state in other.hidden_states]
+        assert_same((mine.frames[i], states[0]), (other.last_hidden_state[i], states[1]), frames)
+
+
+@torch.no_grad()
+def test_norm_over_time_sees_padding_only_when_asked_to_as_huggingface_does():
+    x, lengths = speech()
+    seen = torch.arange(x.size(1)) < lengths[:, None]
+    padded, theirs = pair("Wav2Vec2", {}, pad_policy="hf")
+    exact = pair("Wav2Vec2", {})[0]
+    exact.load_state_dict(theirs.state_dict())
+    other = theirs(x * seen, attention_mask=seen.long())
+    mine, own = padded(x, lengths), exact(x, lengths)
+    for i, frames in enumerate(mine.lengths.tolist()):
+        reference = other.last_hidden_state[i, :frames]
+        torch.testing.assert_close(mine.frames[i, :frames], reference, rtol=0, atol=1e-10)
+        difference = (own.frames[i, :frames] - reference).abs().max()
+        assert (difference > 1e-3) == (lengths[i] < x.size(1)), i  # they do change wherever there is padding
+
+
+@torch.no_grad()
+def test_masked_frames_and_channels():
+    ours, theirs = pair("Wav2Vec2", {"feat_extract_norm": "layer", "do_stable_layer_norm": True})
+    x, lengths = speech([9000])
+    frames = ours.output_lengths(lengths)
+    mask = torch.rand(1, int(frames)) < 0.4
+    other = theirs(x, mask_time_indices=mask, output_hidden_states=True)
+    mine = ours(x, lengths, mask=mask)
+    assert_same(
+        (mine.frames[0], [state[0] for state in mine.hidden_states]),
+        (other.last_hidden_state[0], [state[0] for state in other.hidden_states]),
+        int(frames),
+    )
+    torch.testing.assert_close(mine.local, other.extract_features, rtol=0, atol=1e-10)  # unmasked
+
+
+def test_gradients_equal_those_of_huggingface():
+    """Of every parameter, where transformers computes the same function: norm over channels."""
+    ours, theirs = pair("Wav2Vec2", {"feat_extract_norm": "layer", "conv_bias": True}, feature_grad_mult=1.0)
+    x, lengths = speech([5123])
+    mask = torch.arange(int(ours.output_lengths(lengths))).expand(1, -1) % 4 == 0
+    ours(x, lengths, mask=mask).frames.sin().sum().backward()
+    theirs(x, mask_time_indices=mask).last_hidden_state.sin().sum().backward()
+    expected = dict(theirs.named_parameters())
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=1e-8, atol=1e-9, msg=name)
+
+
+@torch.no_grad()
+def test_base_in_fp32():
+    base = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072, "conv_dim": (512,) * 7}
+    wide = {"num_conv_pos_embeddings": 128, "num_conv_pos_embedding_groups": 16}
+    config = transformers.Wav2Vec2Config(**{**TINY, **base, **wide, "num_hidden_layers": 12})
+    theirs = transformers.Wav2Vec2Model(config).eval()
+    ours = wav2vec2.build(wav2vec2.Config(preset="base")).eval()
+    ours.load_state_dict(theirs.state_dict())
+    x, lengths = speech([6400, 4000], torch.float32)
+    mine = ours(x, lengths)
+    for i, length in enumerate(lengths.tolist()):
+        other = theirs(x[i : i + 1, :length]).last_hidden_state[0]
+        torch.testing.assert_close(mine.frames[i, : len(other)], other, rtol=0, atol=1e-5)
