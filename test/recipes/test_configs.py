@@ -64,7 +64,8 @@ def test_a_comparison_names_files_that_exist(path):
         for how in system.decodes:
             config = load_config(DecodeConfig, recipe / systems.decodes[how].config)
             assert bool(config.grid) == bool(systems.decodes[how].tune_on), how
-            assert systems.decodes[how].tune_on not in systems.test_sets
+            tuned_on = systems.decodes[how].tune_on
+            assert tuned_on not in systems.test_sets or Path(tuned_on).name.startswith("dev")
 
 
 @pytest.mark.parametrize("path", sorted(EGS.glob("*/*/conf/*.yaml")), ids=name)

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# LibriSpeech with a pre-trained encoder from elsewhere: fine-tune it with CTC, or score the CTC model it already is.
+#   ./run.sh --checkpoint /path/to/wav2vec2                                everything, on train-clean-100
+#   ./run.sh --checkpoint /path/to/a/ctc/model --methods downloaded        no training: decode and score it
+#   ./run.sh --corpus-dir /path/to/LibriSpeech --checkpoint ...            no download
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+stage=0                # first stage to run
+stop_stage=8           # last stage to run
+list_stages=false      # print the stages and stop
+force=false            # make again what is up to date
+quick=false            # few updates, in quick/: a check of the machinery on a corpus in miniature, no result
+corpus_dir=            # a copy of the corpus, the folder LibriSpeech; empty downloads it into downloads/
+parts=train-clean-100  # training parts to prepare, between commas
+checkpoint=            # Hugging Face folder, fairseq .pt or torchaudio file (stage 4)
+dictionary=            # letters of its CTC head where the checkpoint has none: fairseq's dict.ltr.txt
+methods=base_100h      # systems of conf/systems.yaml, between commas; "downloaded" is the checkpoint itself
+seeds=1                # runs of each system
+lm=                    # ARPA model such as openslr.org/11's 4-gram.arpa.gz; empty trains one on lm_text
+lm_text=               # sentences, one a line, such as librispeech-lm-norm.txt; empty takes the transcripts
+words=                 # words that may be recognised, one a line; empty takes those of lm_text
+order=4                # of the n-gram model that is trained
+lanes=1                # systems trained or decoded at a time
+processes=1            # processes (GPUs) that train one system
+jobs=2                 # processes for formatting
+
+. ./path.sh
+. recipe.sh
+. parse_options.sh
+. ./cmd.sh
+check_int stage stop_stage seeds order lanes processes jobs
+
+IFS=, read -ra train_parts <<<"$parts"
+sets=("${train_parts[@]}" dev-clean dev-other test-clean test-other)
+work=.
+systems=conf/systems.yaml
+if [[ $quick == true ]]; then
+  work=quick
+  systems=conf/systems_quick.yaml
+fi
+# Named as the recipes beside this one see it too: they read this recipe's audio.
+dump=../asr1/$work/dump
+matrix=(speechkit matrix --systems "$systems" --work "$work" --methods "$methods" --seeds "$seeds" --lanes "$lanes"
+  --force "$force")
+
+if stage 0 "download"; then
+  [[ -n $corpus_dir ]] || python local/download.py downloads "${sets[@]}"
+fi
+
+if stage 1 "data preparation"; then
+  python local/data.py "${corpus_dir:-downloads/LibriSpeech}" "$work/data" "${sets[@]}"
+fi
+
+if stage 2 "validate, format audio"; then
+  # No features: the encoders read samples. FLAC of 16 kHz is linked, not copied, where the disk allows.
+  for set in "${sets[@]//-/_}"; do
+    kind=evaluation; [[ $set == train* ]] && kind=train
+    speechkit format --data "$work/data/$set" --out "$dump/$set" --kind "$kind" --max-seconds 36 --link true \
+      --jobs "$jobs" --force "$force"
+  done
+fi
+
+if stage 3 "tokens, lexicon, language model"; then
+  texts=("${train_parts[@]//-/_}")
+  texts=("${texts[@]/#/$work/data/}")
+  texts=("${texts[@]/%//text}")
+  speechkit tokenizer --text "${texts[@]}" --kind char --check "$work/data/dev_other/text" \
+    --out "$work/data/tokens/char" --force "$force"
+  mkdir -p "$work/data/lm"
+  cut -d ' ' -f 2- "${texts[@]}" >"$work/data/lm/text"
+  tr -s ' ' '\n' <"${words:-${lm_text:-$work/data/lm/text}}" | grep . | LC_ALL=C sort -u >"$work/data/lm/words"
+  if [[ -n $lm ]]; then
+    speechkit ngram convert --lm "$lm" --out "$work/data/lm/ngram.arpa"
+  else
+    speechkit ngram train --text "${lm_text:-$work/data/lm/text}" --order "$order" --discount-fallback true \
+      --out "$work/data/lm/ngram.arpa" --force "$force"
+  fi
+fi
+
+if stage 4 "convert the checkpoint"; then
+  [[ -n $checkpoint ]] || die "--checkpoint: name a Hugging Face folder, a fairseq .pt or a torchaudio file"
+  for ((seed = 1; seed <= seeds; seed++)); do
+    speechkit convert --model "$checkpoint" --out "$work/exp/downloaded/seed$seed/final" --force "$force" \
+      ${dictionary:+--dictionary "$dictionary"}
+  done
+fi
+
+if stage 5 "fine-tune"; then
+  "${matrix[@]}" --stage 5 --processes "$processes"
+fi
+
+if stage 6 "decode"; then
+  "${matrix[@]}" --stage 6
+fi
+
+if stage 7 "score"; then
+  "${matrix[@]}" --stage 7
+fi
+
+if stage 8 "report: RESULTS.md and plots"; then
+  speechkit report --exp "$work/exp" --systems "$systems" --out "$work/RESULTS.md"
+fi
+
+finish
