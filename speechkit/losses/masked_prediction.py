@@ -28,10 +28,12 @@ def frame_labels(labels: Tensor, width: int, ratio: float) -> Tensor:
     """The label of each frame, `labels[floor(t * ratio)]`: `(B, width)`, arbitrary where there is none.
 
     Args:
-        labels: `(B, L)`, L at least 1.
+        labels: `(B, L)`.
         width: number of frames.
         ratio: labels for each frame.
     """
+    if labels.size(1) == 0:
+        return labels.new_zeros(len(labels), width)
     times = torch.arange(width, dtype=torch.float64, device=labels.device)
     index = torch.floor(times * ratio + _SLACK).to(torch.int64).clamp(max=labels.size(1) - 1)
     return labels.index_select(1, index)

@@ -7,107 +7,29 @@ set or several at once (cluster ensembles).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from speechkit.config import check_range, kind
 from speechkit.data.batch import Batch
-from speechkit.data.labels import LabelSet, label_table
-from speechkit.encoders import ENCODERS, EncoderOutput
+from speechkit.data.labels import LabelSet
+from speechkit.encoders import EncoderOutput
 from speechkit.errors import InputError
 from speechkit.layers import span_mask
 from speechkit.losses import masked_prediction as prediction
 from speechkit.metrics.label_prediction import prediction_advice
 from speechkit.models.assets import Assets
+from speechkit.models.hubert_config import Config
 from speechkit.models.inputs import build_masked_encoder
+
+__all__ = ["Config", "HubertModel", "build"]
 
 SALT = 0x4B37
 """Keeps the draws of masks apart from others of the same key."""
 
 RATES = {"speech": 16000.0, "features": 100.0}
 """Samples, or feature frames, a second."""
-
-
-@dataclass
-class Config:
-    """HuBERT; the defaults are those of the Base model's first iteration."""
-
-    name: str = "hubert"
-    """The model's kind."""
-
-    input_dim: int | None = None
-    """Feature dimension; null takes it from the CMVN statistics, or 80 without any. Samples have none."""
-
-    encoder: Any = kind(ENCODERS, "wav2vec2")
-    """The encoder, of samples or of features; one of features needs `mask_embedding: true`."""
-
-    labels: list[str] = field(default_factory=lambda: ["kmeans"])
-    """Label sets that are predicted: `kmeans` is read from km.txt, `kmeans_<name>` from km_<name>.txt."""
-
-    classes: list[int] = field(default_factory=lambda: [100])
-    """Number of clusters of each set; labels lie in [0, K)."""
-
-    label_rates: list[float] = field(default_factory=lambda: [100.0])
-    """Labels a second of each set: 100 of MFCCs, 50 of blocks over 20 ms frames, 25 over 40 ms frames."""
-
-    input_rate: float | None = None
-    """Samples, or feature frames, a second that the encoder reads; null is 16000, or 100."""
-
-    mask: span_mask.Config = field(default_factory=lambda: span_mask.Config(probability=0.8))
-    """Which frames are hidden."""
-
-    head: Literal["cosine", "linear"] = "cosine"
-    """Similarity to a vector for each class as published, or one linear layer."""
-
-    projection_dim: int = 256
-    """F, dimension in which frames and classes are compared: 256 in Base, 768 in Large, 1024 in X-Large."""
-
-    untied: bool = True
-    """With several label sets, each has a projection of its own (`untie_final_proj`)."""
-
-    temperature: float = 0.1
-    """tau, what cosines are divided by."""
-
-    masked_weight: float = 1.0
-    """w_m, weight of the loss over masked frames."""
-
-    unmasked_weight: float = 0.0
-    """w_u, weight of the loss over the other frames; 0 does not compute it, but see `log_interval`."""
-
-    penalty_weight: float | None = None
-    """w_f, weight of the mean square of the features before their norm; null is 10, the published value, with
-    an encoder of samples, and no such term with others."""
-
-    log_interval: int = 50
-    """Updates between those at which unmasked frames are predicted too, to be watched; always on dev sets."""
-
-    alarm_after: int = 1000
-    """Updates before the log warns of predictions that collapsed or are trivial."""
-
-    def __post_init__(self) -> None:
-        sizes = {name: len(getattr(self, name)) for name in ("labels", "classes", "label_rates")}
-        if len(set(sizes.values())) > 1 or not self.labels:
-            raise ValueError(f"labels, classes and label_rates need one entry for each set, not {sizes}")
-        for name in self.labels:
-            if label_table(name) is None:
-                raise ValueError(f"labels: '{name}' is not kmeans or kmeans_<name>")
-        if len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"labels: a set is named twice in {self.labels}")
-        for count in self.classes:
-            check_range("classes", count, 2, 2**31 - 1)
-        for rate in self.label_rates:
-            check_range("label_rates", rate, 0.1)
-        check_range("projection_dim", self.projection_dim, 1)
-        check_range("temperature", self.temperature, 1e-4)
-        check_range("log_interval", self.log_interval, 1)
-        for name in ("masked_weight", "unmasked_weight", "penalty_weight", "input_rate", "alarm_after"):
-            if getattr(self, name) is not None:
-                check_range(name, getattr(self, name), 0)
-        if self.masked_weight == self.unmasked_weight == 0:
-            raise ValueError("masked_weight and unmasked_weight are both 0: nothing would be learnt")
 
 
 @dataclass(frozen=True)
@@ -148,6 +70,7 @@ class HubertModel(nn.Module):
             self.input_dim = input_dim
         columns = zip(config.labels, config.classes, config.label_rates)
         self.label_sets = [LabelSet(*column) for column in columns]
+        self.shifts = config.label_shifts or [0] * len(self.label_sets)
         self.suffixes = [_suffix(s.field) if len(self.label_sets) > 1 else "" for s in self.label_sets]
         self.inputs = (encoder.takes,)
         self.requires = (encoder.takes, *config.labels)
@@ -190,8 +113,9 @@ class HubertModel(nn.Module):
         """Draws the mask over the frames that have a label of every set."""
         encoded = self.encoder.output_lengths(batch[self.inputs[0]].lengths.cpu())
         lengths = encoded
-        for labels in self.label_sets:
-            counts, ratio = batch[labels.field].lengths.cpu(), labels.rate / self.frame_rate
+        for labels, shift in zip(self.label_sets, self.shifts):
+            counts = (batch[labels.field].lengths.cpu() - shift).clamp(min=0)
+            ratio = labels.rate / self.frame_rate
             lengths = torch.minimum(lengths, prediction.labelled_lengths(encoded, counts, ratio))
         width = int(encoded.max())
         masked = span_mask.span_mask(lengths, self.config.mask, batch.keys, SALT, width)
@@ -256,9 +180,11 @@ class HubertModel(nn.Module):
         index = chosen.flatten().nonzero().squeeze(1).to(output.frames.device)
         hidden = output.frames.flatten(0, 1).index_select(0, index)
         values = {}
-        for labels, suffix, logits in zip(self.label_sets, self.suffixes, self.logits(hidden)):
+        columns = zip(self.label_sets, self.shifts, self.suffixes, self.logits(hidden))
+        for labels, shift, suffix, logits in columns:
+            track = batch[labels.field].values[:, shift:]
             ratio = labels.rate / self.frame_rate
-            targets = prediction.frame_labels(batch[labels.field].values, chosen.size(1), ratio)
+            targets = prediction.frame_labels(track, chosen.size(1), ratio)
             targets = targets.flatten().index_select(0, index)
             values[term + suffix] = prediction.prediction_loss(logits, targets)
             with torch.no_grad():
