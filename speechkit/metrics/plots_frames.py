@@ -103,6 +103,7 @@ def draw_label_strips(
         for index, track in enumerate(tracks):
             _strip(axes, track, name, -height * (index + 1), height * 0.85)
         axes.set_ylim(-height * len(tracks), 80)
+        axes.set_xlim(0, len(waveform) / 16000)
         middles = [-height * (index + 1) + height * 0.42 for index in range(len(tracks))]
         axes.set_yticks([*middles, 40], [*(track.path.stem for track in tracks), "mel bands"])
         axes.set_ylabel("")
@@ -122,7 +123,7 @@ def _strip(axes, track: Track, name: str, bottom: float, height: float) -> None:
         left, right = (track.offset + (place - 0.5) / track.rate for place in (start, end))
         colour = shades[row[start]]
         axes.bar(left, height, right - left, bottom, align="edge", color=colour, linewidth=0)
-        if right - left >= 0.045:
+        if right - left >= 0.01 + 0.05 * len(row[start]):
             dark = np.dot(colour[:3], (0.3, 0.6, 0.1)) < 0.5
             axes.text(
                 (left + right) / 2,

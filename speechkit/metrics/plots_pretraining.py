@@ -11,7 +11,7 @@ from speechkit.metrics.plots import COLOURS, MARKS, figure, read_curves
 PANELS = {
     "perplexity": (r"(\w+_)?perplexity(_[\w-]+)?", "codes or classes in use"),
     "accuracy": (r"accuracy(_[\w-]+)?", "share of predictions that are right"),
-    "bits": ("bits|loss", "loss"),
+    "loss": ("bits|loss", "bits, or the loss that is trained on"),
 }
 """Title of each panel -> names of its curves in metrics.jsonl (a regular expression), and its vertical axis."""
 
