@@ -164,7 +164,7 @@ class Wav2Vec2Encoder(nn.Module):
         """
         if context is not None:
             raise ValueError("the wav2vec2 encoder reads no context; use conformer or transformer")
-        raw, packing = self.extract(x, lengths)
+        raw, packing = self.convolve(x, lengths)
         if packing.total == 0:  # every utterance is shorter than the window
             return self._nothing(raw, packing)
         projection = self.feature_projection
@@ -177,7 +177,7 @@ class Wav2Vec2Encoder(nn.Module):
         kept = [packing.unpack(part) if self.keep_local else None for part in (local, raw)]
         return EncoderOutput(packing.unpack(x), packing.lengths, hidden, *kept)
 
-    def extract(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Packing]:
+    def convolve(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Packing]:
         """The convolutions' packed frames `(N, C)`, before any norm over channels, and their packing.
 
         Their gradient is scaled by `feature_grad_mult`; with 0 they have none.
