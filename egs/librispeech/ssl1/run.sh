@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # LibriSpeech without labels: 960 h of pre-training (wav2vec 2.0, HuBERT, XLSR), then CTC on 10 minutes to 100 hours.
 #   ./run.sh --methods 'wav2vec2_base*'                                      one family: pre-training, 4 fine-tunings
-#   ./run.sh --methods 'hubert_km_*,hubert_base*'                            HuBERT Base in two iterations
+#   ./run.sh --methods 'hubert_km_mfcc,hubert_km_it1,hubert_base*'           HuBERT Base in two iterations
 #   ./run.sh --corpus-dir /path/to/corpora --methods ...                     no download
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -36,7 +36,7 @@ if [[ $quick == true ]]; then
 fi
 IFS=, read -ra languages <<<"$languages_dirs"
 # LibriSpeech itself is the business of the recipe beside this one: its stages 0 to 3 are run with ours.
-librispeech=(../asr1/run.sh --parts train-clean-100,train-clean-360,train-other-500 --quick "$quick" --force "$force"
+librispeech=(../asr1/run.sh --parts "train-clean-100,train-clean-360,train-other-500" --quick "$quick" --force "$force"
   --jobs "$jobs" ${corpus_dir:+--corpus-dir "$corpus_dir/LibriSpeech"} ${lm:+--lm "$lm"}
   ${lm_text:+--lm-text "$lm_text"} ${words:+--words "$words"})
 matrix=(speechkit matrix --systems "$systems" --work "$work" --methods "$methods" --seeds "$seeds" --lanes "$lanes"
