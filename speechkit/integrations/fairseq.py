@@ -16,7 +16,7 @@ from torch import Tensor
 from speechkit.errors import InputError
 from speechkit.integrations import vocabulary
 from speechkit.integrations.fairseq_config import encoder_values, label_rate, pretraining_values
-from speechkit.integrations.foreign import Foreign
+from speechkit.integrations.foreign import Foreign, take_vocabulary
 from speechkit.integrations.names import FAIRSEQ_TUNED, fairseq_rules, rename, rename_all
 from speechkit.integrations.restricted_pickle import Stub, plain
 from speechkit.integrations.shapes import label_values
@@ -165,10 +165,7 @@ def _convert_head(foreign: Foreign, file: TorchFile, dictionary: Path | None) ->
             f"{file.path}: fine-tuned, but its letters are not known; put dict.ltr.txt beside it, or say "
             "--dictionary"
         )
-    weights = foreign.weights
-    head = vocabulary.convert_head(weights["head.weight"], weights["head.bias"], words)
-    weights["head.weight"], weights["head.bias"], foreign.tokenizer, lines = head
-    foreign.reshaped += lines
+    take_vocabulary(foreign, words)
 
 
 def _symbols(state: dict[str, Any]) -> list[str] | None:

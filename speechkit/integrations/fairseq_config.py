@@ -156,16 +156,14 @@ def _sections(config: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _sizes(fields: dict[str, Any]) -> dict[str, Any]:
     modes = {"default": "group", "layer_norm": "layer"}
-    if fields["extractor_mode"] not in modes:
-        raise InputError(f"extractor_mode={fields['extractor_mode']} is neither default nor layer_norm")
+    mode = str(fields["extractor_mode"])
+    if mode not in modes:
+        raise InputError(f"extractor_mode={mode} is neither default nor layer_norm")
     stack = parse_conv_layers(fields["conv_feature_layers"])
     values = {ours: fields[theirs] for theirs, ours in FIELDS.items() if theirs in fields}
-    values = {
-        name: float(v) if name in (*_DROPOUTS, "feature_grad_mult") else v for name, v in values.items()
-    }
     return {
         **values,
-        "extractor": modes[fields["extractor_mode"]],
+        "extractor": modes[mode],
         "norm": "pre" if fields["layer_norm_first"] else "post",
         "conv_channels": [layer[0] for layer in stack],
         "conv_kernels": [layer[1] for layer in stack],

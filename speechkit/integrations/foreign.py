@@ -14,6 +14,7 @@ from speechkit.encoders.wav2vec2_presets import PRESETS, preset_values
 from speechkit.errors import InputError
 from speechkit.integrations.names import POSITIONS, WEIGHT_G, WEIGHT_V
 from speechkit.integrations.shapes import label_values, quantizer_sizes
+from speechkit.integrations.vocabulary import Vocabulary, convert_head
 from speechkit.text.tokenizer import Tokenizer
 
 HEADS = ("quantizer", "project_q", "project_hid", "final_proj", "label_embs")
@@ -182,6 +183,20 @@ def model_values(foreign: Foreign) -> dict[str, Any]:
     if foreign.kind == "hubert" and "labels" in values:
         values.setdefault("label_rates", [50.0] * len(values["labels"]))
     return values
+
+
+def take_vocabulary(foreign: Foreign, words: Vocabulary) -> None:
+    """Puts a CTC head's rows in the order of a SpeechKit tokenizer.
+
+    Raises:
+        InputError: the vocabulary is not the head's.
+    """
+    weights = foreign.weights
+    if "head.bias" not in weights:
+        raise InputError(f"{words.source}: the CTC head has no bias (lm_head.bias, proj.bias, aux.bias)")
+    head = convert_head(weights["head.weight"], weights["head.bias"], words)
+    weights["head.weight"], weights["head.bias"], foreign.tokenizer, lines = head
+    foreign.reshaped += lines
 
 
 def nearest_preset(encoder: dict[str, Any]) -> str:

@@ -49,7 +49,7 @@ INERT = re.compile(
     | fairseq\.[\w.]+\.\w*(?:Config|Choices)
     | fairseq\.(?:logging\.)?meters\.\w+
     | enum\.Enum
-    | builtins\.(?:object|int|long|float|bool|str|unicode|bytes|complex)
+    | builtins\.(?:object|int|long|float|bool|str|unicode|complex)
     | pathlib\.(?:Pure)?(?:Posix|Windows)?Path
     | numpy\.(?:dtype|ndarray|bool_|float16|float32|float64|int32|int64)
     | numpy\._?core\.multiarray\.(?:scalar|_reconstruct)
@@ -76,6 +76,7 @@ BUILDERS: dict[str, Callable] = {
     "builtins.tuple": tuple,
     "builtins.set": set,
     "builtins.frozenset": frozenset,
+    "builtins.bytes": lambda values=(): bytes(list(values)),
     "_codecs.encode": _encode,
 }
 """Names whose call only makes a container or a number; a file's own builders (tensors) are added to it."""

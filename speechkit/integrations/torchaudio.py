@@ -17,7 +17,7 @@ from torch import Tensor
 from speechkit.errors import InputError
 from speechkit.files import read_json, write_text
 from speechkit.integrations import shapes, vocabulary
-from speechkit.integrations.foreign import Foreign
+from speechkit.integrations.foreign import Foreign, take_vocabulary
 from speechkit.integrations.names import TORCHAUDIO, rename_all, to_torchaudio
 from speechkit.integrations.torch_file import LazyTensor, TorchFile
 from speechkit.text.char import SPACE
@@ -81,10 +81,7 @@ def read(file: TorchFile, labels: Path | None = None, stated: Mapping[str, Any] 
                 f"{file.path}: a CTC head without labels; put labels.txt beside it (a token a line, the "
                 "blank first, | between words) or say --dictionary"
             )
-        words = vocabulary.read_labels(labels)
-        head = vocabulary.convert_head(weights["head.weight"], weights["head.bias"], words)
-        weights["head.weight"], weights["head.bias"], foreign.tokenizer, lines = head
-        foreign.reshaped += lines
+        take_vocabulary(foreign, vocabulary.read_labels(labels))
     return foreign
 
 
@@ -92,8 +89,7 @@ def _encoder(config: Any, path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("extractor_mode") not in MODES:
         raise InputError(f"{path}: not the arguments of torchaudio's wav2vec2_model")
     stack = config["extractor_conv_layer_config"]
-    floats = {name for name in FIELDS if "drop" in name}
-    values = {FIELDS[n]: float(v) if n in floats else v for n, v in config.items() if n in FIELDS}
+    values = {FIELDS[name]: value for name, value in config.items() if name in FIELDS}
     known = {key: config[key] for key in ("normalize",) if key in config}
     return {
         **values,
