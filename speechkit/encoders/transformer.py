@@ -44,6 +44,13 @@ class Config:
     positions: Literal["rotary", "relative", "sinusoidal", "none"] = "rotary"
     """`sinusoidal` as published."""
 
+    lora: Lora | None = None
+    """Low-rank changes of linear layers, such as `targets: [qkv, out]`, instead of training them; null for
+    none."""
+
+    adapter: Bottleneck | None = None
+    """Bottlenecks inside the blocks, instead of training them; null for none."""
+
     dropout: float = 0.1
     """Probability of dropping a value after each part and inside the feed-forward parts."""
 
@@ -67,13 +74,6 @@ class Config:
 
     checkpointing: bool = False
     """Recompute blocks in the backward pass: less memory, a third more time."""
-
-    lora: Lora | None = None
-    """Low-rank changes of linear layers, such as `targets: [qkv, out]`, instead of training them; null for
-    none."""
-
-    adapter: Bottleneck | None = None
-    """Bottlenecks inside the blocks, instead of training them; null for none."""
 
     def __post_init__(self) -> None:
         for name in ("dim", "layers", "heads", "feed_forward"):
