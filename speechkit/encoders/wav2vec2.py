@@ -122,6 +122,7 @@ class Wav2Vec2Encoder(nn.Module):
             config.conv_bias,
             config.extractor,
             config.pad_policy,
+            config.checkpointing,
         )
         self.feature_projection = FeatureProjection(config.conv_channels[-1], config.dim, config.norm_eps)
         self.input_dropout = FrameDropout(config.input_dropout)

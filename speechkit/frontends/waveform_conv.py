@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from speechkit.layers.frame_convolution import frame_convolution
 from speechkit.layers.masks import Packing, padding_mask, zero_padding
@@ -132,6 +133,7 @@ class WaveformConv(nn.Module):
         norm: "group" (after the first one only) or "layer" (after each).
         pad_policy: "masked" takes the statistics of "group" over each utterance's own samples, "hf" over
             the whole padded row, as the public toolkits do.
+        checkpointing: recompute the convolutions in the backward pass instead of storing their results.
     """
 
     def __init__(
@@ -142,12 +144,13 @@ class WaveformConv(nn.Module):
         bias: bool,
         norm: str,
         pad_policy: str = "masked",
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         norms = [norm] * len(channels) if norm == "layer" else ["group"] + [None] * (len(channels) - 1)
         shapes = zip([1, *channels], channels, kernels, strides, norms)
         self.conv_layers = nn.ModuleList(ConvLayer(a, b, k, s, bias, n) for a, b, k, s, n in shapes)
-        self.pad_policy = pad_policy
+        self.pad_policy, self.checkpointing = pad_policy, checkpointing
         self.output_dim = channels[-1]
         self.window, self.stride = 1, 1
         for kernel, step in zip(kernels, strides):
@@ -181,6 +184,11 @@ class WaveformConv(nn.Module):
 
     def _convolve(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """`(B, S, 1)` to `(B, T, C)`; `lengths` only where there is padding."""
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(self._layers, x, lengths, use_reentrant=False)
+        return self._layers(x, lengths)
+
+    def _layers(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         for layer in self.conv_layers:
             lengths = None if lengths is None else layer.output_lengths(lengths)
             x = layer(x, lengths)

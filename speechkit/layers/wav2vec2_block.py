@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -45,6 +46,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, packing: Packing) -> Tensor:
         """`(N, D)` packed frames to `(N, D)`."""
+        if torch.is_autocast_enabled(x.device.type):  # once, not for each of the projections
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         q, k, v = (
             projection(x).unflatten(-1, (self.heads, -1))
             for projection in (self.q_proj, self.k_proj, self.v_proj)
