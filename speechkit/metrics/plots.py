@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,8 +40,14 @@ CURVES = 7
 
 
 @contextmanager
-def figure(path: Path, size: tuple[float, float], columns: int = 1):
-    """Axes to draw on; the picture is written, whole or not at all, when the block ends."""
+def figure(path: Path, size: tuple[float, float], columns: int = 1) -> Iterator[Any]:
+    """Axes to draw on; the picture is written, whole or not at all, when the block ends.
+
+    Args:
+        path: the PNG.
+        size: inches.
+        columns: number of axes, side by side.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

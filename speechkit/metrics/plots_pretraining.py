@@ -13,7 +13,7 @@ PANELS = {
     "accuracy": (r"accuracy(_[\w-]+)?", "share of predictions that are right"),
     "loss": ("bits|loss", "bits, or the loss that is trained on"),
 }
-"""Title of each panel -> names of its curves in metrics.jsonl (a regular expression), and its vertical axis."""
+"""Title of each panel -> its curves' names in metrics.jsonl (a regular expression), and its vertical axis."""
 
 
 def draw_pretraining(metrics: Path, path: Path) -> None:
