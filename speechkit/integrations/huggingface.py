@@ -124,7 +124,8 @@ def read(folder: Path, stated: Mapping[str, Any] | None = None) -> Foreign:
     )
     if foreign.kind == "ctc":
         foreign.model["dropout"] = config.get("final_dropout", 0.1)
-        take_vocabulary(foreign, vocabulary.read_huggingface(folder, config.get("pad_token_id", 0)))
+        rows = len(weights["head.weight"])
+        take_vocabulary(foreign, vocabulary.read_huggingface(folder, config.get("pad_token_id", 0), rows))
     if foreign.kind == "wav2vec2" and "quantizer.codevectors" in weights:
         foreign.model.update(_pretraining(config))
     if config["model_type"] == "unispeech" and "project_hid.weight" in weights:

@@ -164,12 +164,13 @@ def _one(tokens: list[str], name: str) -> str | None:
     return name if name in tokens else None
 
 
-def read_huggingface(folder: Path, blank_id: int) -> Vocabulary:
+def read_huggingface(folder: Path, blank_id: int, rows: int) -> Vocabulary:
     """Reads `vocab.json`, `added_tokens.json` and the names of special tokens.
 
     Args:
         folder: the model's.
         blank_id: `pad_token_id` of the model's config.json, which is the blank of its CTC.
+        rows: of the head; tokens that the tokenizer added beyond them are left out.
 
     Raises:
         InputError: missing, of several languages, with gaps, or naming another blank than the model.
@@ -179,9 +180,10 @@ def read_huggingface(folder: Path, blank_id: int) -> Vocabulary:
     if not isinstance(ids, dict) or any(isinstance(part, dict) for part in ids.values()):
         raise InputError(f"{path}: vocabularies of several languages are not supported; give one")
     added = folder / "added_tokens.json"
-    ids = {**ids, **(read_json(added) if added.exists() else {})}
-    rows = {index: token for token, index in ids.items()}
-    if sorted(rows) != list(range(len(ids))):
+    if len(ids) != rows and added.exists():
+        ids.update(read_json(added))
+    named = {index: token for token, index in ids.items()}
+    if not all(type(index) is int for index in named) or sorted(named) != list(range(len(ids))):
         raise InputError(f"{path}: ids must be 0 to {len(ids) - 1}, each once")
     names = _special_names(folder)
     if names["pad_token"] not in ids or ids[names["pad_token"]] != blank_id:
@@ -189,7 +191,7 @@ def read_huggingface(folder: Path, blank_id: int) -> Vocabulary:
             f"{path}: '{names['pad_token']}' has the id {ids.get(names['pad_token'])}, but pad_token_id in "
             f"config.json, the blank, is {blank_id}; mend the one that is wrong"
         )
-    tokens = [rows[index] for index in range(len(ids))]
+    tokens = [named[index] for index in range(len(ids))]
     known = {key: _one(tokens, name) for key, name in names.items()}
     unused = {known["bos_token"]} - {None, known["eos_token"]}
     return Vocabulary(

@@ -110,7 +110,7 @@ def test_huggingface_names_of_special_tokens(tmp_path):
         unk_token="[UNK]",
         pad_token={"content": "[PAD]", "lstrip": False},
     )
-    words = read_huggingface(folder, 3)
+    words = read_huggingface(folder, 3, 6)
     assert (words.blank, words.unk, words.eos, words.space, words.unused) == (
         "[PAD]",
         "[UNK]",
@@ -122,11 +122,18 @@ def test_huggingface_names_of_special_tokens(tmp_path):
     assert tokenizer.vocab == ["<blank>", "<unk>", "a", "▁", "<sos/eos>"]
 
 
+def test_added_tokens_beyond_the_head_do_not_count(tmp_path):
+    folder = write(tmp_path, {"<pad>": 0, "<unk>": 1, "|": 2, "a": 3}, {"<s>": 4, "</s>": 5})
+    assert read_huggingface(folder, 0, 4).tokens == ["<pad>", "<unk>", "|", "a"]
+    assert read_huggingface(folder, 0, 6).eos == "</s>"
+
+
 @pytest.mark.parametrize(
     ("vocab", "blank", "message"),
     [
         ({"<pad>": 0, "a": 2}, 0, "ids must be 0 to 1, each once"),
         ({"<pad>": 0, "a": 0}, 0, "ids must be 0 to 1"),
+        ({"<pad>": "0", "a": 1}, 0, "ids must be 0 to 1"),
         ({"<pad>": 1, "a": 0}, 0, r"'<pad>' has the id 1, but pad_token_id in config.json, the blank, is 0"),
         ({"a": 0, "b": 1}, 0, r"'<pad>' has the id None"),
         ({"eng": {"a": 0}, "fra": {"b": 0}}, 0, "vocabularies of several languages"),
@@ -136,7 +143,7 @@ def test_huggingface_names_of_special_tokens(tmp_path):
 )
 def test_broken_huggingface_vocabularies(tmp_path, vocab, blank, message):
     with pytest.raises(InputError, match=message):
-        convert(read_huggingface(write(tmp_path, vocab), blank))
+        convert(read_huggingface(write(tmp_path, vocab), blank, len(vocab)))
 
 
 def test_a_vocabulary_of_another_head():
