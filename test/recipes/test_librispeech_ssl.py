@@ -158,11 +158,15 @@ def test_wav2vec2_and_xlsr_in_miniature(world):
         timeout=800,
     )  # fmt: skip
     exp = recipe / "quick/exp"
-    for system in ("wav2vec2_base_10min", "wav2vec2_base_100h", "xlsr_10h"):
-        for how in ("greedy", "ngram"):
-            for name in ("dev_clean", "dev_other", "test_clean", "test_other"):
-                result = json.loads((exp / f"{system}/seed1/decode_{name}_{how}/result.json").read_text())
-                assert result["counts"]["words"] > 0
+    for system, how in (
+        ("wav2vec2_base_10min", "greedy"),
+        ("wav2vec2_base_10min", "ngram"),
+        ("wav2vec2_base_100h", "greedy"),
+        ("xlsr_10h", "greedy"),
+    ):
+        for name in ("dev_clean", "dev_other", "test_clean", "test_other"):
+            result = json.loads((exp / f"{system}/seed1/decode_{name}_{how}/result.json").read_text())
+            assert result["counts"]["words"] > 0
     trained = (exp / "xlsr/seed1/train.log").read_text()
     assert "12 utterances" in trained, "both languages"
     rows = (exp / "wav2vec2_base/seed1/metrics.jsonl").read_text().splitlines()

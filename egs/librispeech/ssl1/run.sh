@@ -35,10 +35,10 @@ if [[ $quick == true ]]; then
   systems=conf/systems_quick.yaml
 fi
 IFS=, read -ra languages <<<"$languages_dirs"
-# LibriSpeech itself is the business of the recipe beside this one: its stages 0 to 3 are run with ours.
+# LibriSpeech itself is the business of the recipe beside this one: its stages 0 to 3 are run with ours, in its folder.
 librispeech=(../asr1/run.sh --parts "train-clean-100,train-clean-360,train-other-500" --quick "$quick" --force "$force"
-  --jobs "$jobs" ${corpus_dir:+--corpus-dir "$corpus_dir/LibriSpeech"} ${lm:+--lm "$lm"}
-  ${lm_text:+--lm-text "$lm_text"} ${words:+--words "$words"})
+  --jobs "$jobs" ${corpus_dir:+--corpus-dir "$(realpath -m "$corpus_dir/LibriSpeech")"} ${lm:+--lm "$(realpath -m "$lm")"}
+  ${lm_text:+--lm-text "$(realpath -m "$lm_text")"} ${words:+--words "$(realpath -m "$words")"})
 matrix=(speechkit matrix --systems "$systems" --work "$work" --methods "$methods" --seeds "$seeds" --lanes "$lanes"
   --force "$force")
 
