@@ -1,8 +1,8 @@
 """k-means over frames: k-means++ and Lloyd's algorithm on growing samples, and assignment to centres.
 
 Everything is matrix products in blocks of fp32 frames, on a CPU or a GPU. Scores leave out `||x||^2`, which
-is the same for all centres, and a mean is taken from both sides, so that large offsets (C0 of an MFCC) cost no
-digits. Equal scores go to the lowest index.
+is the same for all centres, and a mean is taken from both sides, so that large offsets (C0 of an MFCC) cost
+no digits. Equal scores go to the lowest index.
 """
 
 from __future__ import annotations

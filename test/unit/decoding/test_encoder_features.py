@@ -7,7 +7,7 @@ import pytest
 import torch
 from decoding_checkpoints import CONFORMER, WAV2VEC2, make_checkpoint
 from factories import waveform
-from tiny_training import make_dump
+from tiny_training import World, make_dump, rows
 
 from speechkit.bin.__main__ import main
 from speechkit.data.archive import read_array
@@ -193,3 +193,24 @@ def test_pretraining_systems_give_features_without_masks(tmp_path, model, encode
     np.testing.assert_allclose(
         encoder_features.build(config_of(folder, layer=2))(speech), states[2], atol=1e-5
     )
+
+
+def test_a_recogniser_learns_on_frozen_features_dumped_or_not(tmp_path):
+    world = World(tmp_path, utterances=6, dev=3)
+    folder = make_checkpoint(tmp_path / "model", {**CONFORMER, "subsampling": {"factor": 2}})
+    options = {
+        **{"features__name": "encoder", "features__checkpoint": folder, "features__layer": 2},
+        **{"model__name": "ctc", "model__input_dim": 16, "model__encoder": "{name: linear, dropout: 0}"},
+        **{"loop__max_updates": 4, "data__max_dropped": 1.0, "validation__every": 4},
+    }
+    assert world.run("computed", **options) == 0
+    for data in (world.train, world.dev):
+        assert features(data, "--jobs", 1, "name=encoder", f"checkpoint={folder}", "layer=2") == 0
+    assert world.run("dumped", **options) == 0
+    one, other = (rows(tmp_path / exp, "train") for exp in ("computed", "dumped"))
+    assert len(one) == 4 and [row["loss"] for row in one] == pytest.approx(
+        [row["loss"] for row in other], rel=1e-4
+    )
+    decode = ["decode", "--model", tmp_path / "dumped", "--data", world.dev, "--how", "greedy"]
+    assert main([*map(str, decode)]) == 0
+    assert world.run("other", **{**options, "features__layer": 1}) == 1  # those dumped are of another block
