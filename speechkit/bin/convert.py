@@ -72,13 +72,18 @@ def _open(args: argparse.Namespace) -> tuple[Any, Any, Any, str, list[str]]:
 
     if not is_speechkit(args.model):
         return _from_foreign(args)
+    from speechkit.layers.adapters import merge_lora
     from speechkit.train.checkpoint import load_model
 
     if args.to == "speechkit" or args.overrides or args.dictionary:
         raise UsageError(
             f"{args.model}: SpeechKit's already; say --to huggingface or torchaudio, and no more"
         )
-    return *load_model(args.model), "SpeechKit", []
+    model, config, assets = load_model(args.model)
+    merged = merge_lora(model)
+    if merged:
+        config.model.encoder.lora = None
+    return model, config, assets, "SpeechKit", [f"low-rank changes added: {name}" for name in merged]
 
 
 def _from_foreign(args: argparse.Namespace) -> tuple[Any, Any, Any, str, list[str]]:

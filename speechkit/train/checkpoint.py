@@ -175,11 +175,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu", ema: bool
     from speechkit.models.assets import Assets
     from speechkit.train.run import RunConfig
 
-    folder = Path(folder)
-    if not (folder / "config.yaml").exists() and (folder / "final").exists():
-        folder = folder / "final"
-    if not (folder / "model.safetensors").exists():
-        raise InputError(f"{folder}: no checkpoint here (model.safetensors is missing)")
+    folder = find_checkpoint(Path(folder))
     config = configuration.load_config(RunConfig, folder / "config.yaml")
     assets = Assets.load(folder / "assets")
     model = load_kind(MODELS, config.model.name).build(config.model, assets)

@@ -7,12 +7,15 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from factories import waveform
 from tiny_training import World, on_ranks, rows, weights
 
 import speechkit
 from speechkit.bin.__main__ import main
 from speechkit.config import load_config, read_yaml
-from speechkit.train.checkpoint import load_state, load_weights
+from speechkit.data.batch import Batch, pad
+from speechkit.layers.adapters import merge_lora
+from speechkit.train.checkpoint import load_model, load_state, load_weights
 from speechkit.train.run import RunConfig
 
 ENCODER = """{name: wav2vec2, preset: tiny, dim: 16, layers: 2, heads: 2, feed_forward: 24,
@@ -183,6 +186,26 @@ def test_adapters_join_a_checkpoint_without_them(world, capsys):
     state = load_state(world.folder / "adapted/step_12")
     assert len(state["optimizer"]["state"]) == len(moved) + len(new)
     assert isinstance(speechkit.load(world.folder / "adapted").transcribe(np.zeros(8000, np.float32)), str)
+
+
+def test_low_rank_changes_are_merged_for_other_programs(world, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    lora = ["model.encoder.lora={rank: 2, alpha: 32}", "freeze=[]"]
+    assert tune(world, "lora", *lora, loop__max_updates=4) == 0
+    convert = ["convert", "--model", str(world.folder / "lora"), "--to", "huggingface"]
+    assert main([*convert, "--out", str(tmp_path / "theirs")]) == 0
+    model, _, _ = load_model(world.folder / "lora")
+    theirs = transformers.Wav2Vec2ForCTC.from_pretrained(tmp_path / "theirs").eval()
+    speech = torch.from_numpy(waveform(0.5, seed=3))
+    normal = (speech - speech.mean()) / torch.sqrt(speech.var(unbiased=False) + 1e-7)
+    batch = Batch(["u"], torch.tensor([1]), None, {"speech": pad([speech])})
+    with torch.no_grad():
+        found, expected = theirs(normal[None]).logits.log_softmax(-1), model.encode(batch)["ctc"][0]
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        assert not merge_lora(theirs) and merge_lora(model)  # they have plain weights
+        start = weights(world.folder / "pretrained/final")["encoder.encoder.layers.0.attention.q_proj.weight"]
+        merged = model.encoder.encoder.layers[0].attention.q_proj.weight
+    assert (merged - start).abs().max() > 1e-3 and torch.linalg.matrix_rank(merged - start, rtol=1e-3) == 2
 
 
 def test_a_small_head_learns_on_dumped_outputs_of_a_frozen_encoder(world, tmp_path, capsys):
