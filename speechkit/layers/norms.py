@@ -5,9 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from speechkit.layers.masks import Packing
+from speechkit.layers.masks import Packing, zero_padding
 
 NORMS = ("layer", "batch", "group")
+
+
+def utterance_norm(x: Tensor, lengths: Tensor, eps: float = 1e-5) -> Tensor:
+    """Mean 0 and variance 1 of each channel over the frames of each utterance, without parameters.
+
+    Args:
+        x: `(B, T, D)`; the padding may hold anything.
+        lengths: `(B,)` frames.
+        eps: added to the variance: a constant channel becomes 0.
+
+    Returns:
+        `(B, T, D)`, at least fp32, zeros at padding.
+    """
+    x = zero_padding(x.to(torch.promote_types(x.dtype, torch.float32)), lengths)
+    counts = lengths.clamp(min=1)[:, None, None]
+    centred = zero_padding(x - x.sum(1, keepdim=True) / counts, lengths)
+    variance = centred.square().sum(1, keepdim=True) / counts
+    return centred * torch.rsqrt(variance + eps)
 
 
 class FrameNorm(nn.Module):

@@ -20,6 +20,7 @@ from speechkit.errors import InputError
 from speechkit.layers import gumbel_quantizer, span_mask
 from speechkit.layers.dropout import dropout
 from speechkit.layers.gumbel_quantizer import GumbelQuantizer, Quantized
+from speechkit.layers.norms import utterance_norm
 from speechkit.losses import contrastive
 from speechkit.losses.contrastive import Draw
 from speechkit.losses.diversity import diversity_loss, perplexity
@@ -59,6 +60,15 @@ class Config:
     projection_dim: int = 256
     """F, dimension in which predictions and targets are compared: 256 in Base, 768 in Large."""
 
+    target_norm: Literal["encoder", "utterance"] | None = None
+    """How features are normalised before they become targets: as the encoder does, or each channel over the
+    frames of the utterance; null is `encoder` with samples and `utterance` with features, whose subsampling
+    has no norm: what all frames have in common would leave few codes in use."""
+
+    target_gradient: float | None = None
+    """Factor of the gradient from the targets into the encoder; null is 1 with samples (where the
+    encoder's `feature_grad_mult` comes on top) and 0 with features. Small runs learn sooner with 0."""
+
     dropout_features: float = 0.1
     """Probability of dropping a value of what targets are made from; 0 in Large."""
 
@@ -78,10 +88,9 @@ class Config:
     def __post_init__(self) -> None:
         check_range("projection_dim", self.projection_dim, 1)
         check_range("dropout_features", self.dropout_features, 0, 1, open_high=True)
-        for name in ("diversity_weight", "alarm_after"):
-            check_range(name, getattr(self, name), 0)
-        if self.penalty_weight is not None:
-            check_range("penalty_weight", self.penalty_weight, 0)
+        for name in ("diversity_weight", "alarm_after", "penalty_weight", "target_gradient"):
+            if getattr(self, name) is not None:
+                check_range(name, getattr(self, name), 0)
         if self.targets == "linear" and self.contrastive.codebook_negatives:
             raise ValueError("contrastive.codebook_negatives: linear targets have no codebook; set it to 0")
         if self.targets == "gumbel" and (self.quantizer.dim or self.projection_dim) % self.quantizer.groups:
@@ -136,6 +145,10 @@ class Wav2Vec2Model(nn.Module):
             self.quantizer = GumbelQuantizer(config.quantizer, local_dim, config.quantizer.dim or dim)
             local_dim = config.quantizer.dim or dim
         self.penalised = encoder.takes == "speech"
+        self.target_norm = config.target_norm or ("encoder" if self.penalised else "utterance")
+        self.target_gradient = config.target_gradient
+        if self.target_gradient is None:
+            self.target_gradient = 1.0 if self.penalised else 0.0
         if self.penalised and config.penalty_weight != 0:
             self.weights["penalty"] = config.penalty_weight or 10.0
         self.project_q = nn.Linear(local_dim, dim)
@@ -198,9 +211,11 @@ class Wav2Vec2Model(nn.Module):
     ) -> tuple[Tensor, Tensor, Quantized | None]:
         """Targets `(P, F)` of all candidates, a number for each that equal ones share, and the codes."""
         local = output.local
-        if output.local_raw is None:  # not normalised by the encoder
-            local = nn.functional.layer_norm(local, local.shape[-1:])
+        if self.target_norm == "utterance":
+            local = utterance_norm(local, output.lengths)
         x = _frames(local, self._candidates(masked))
+        if self.target_gradient != 1:
+            x = _scale_gradient(x, self.target_gradient)
         if self.training and self.config.dropout_features:
             x = dropout(x, self.config.dropout_features)
         if self.quantizer is None:
@@ -272,6 +287,12 @@ def _frames(x: Tensor, chosen: Tensor) -> Tensor:
     """The chosen frames `(N, D)` of `(B, T, D)`, in order; `chosen` is `(B, T)` bool on the CPU."""
     index = chosen.flatten().nonzero().squeeze(1).to(x.device)
     return x.flatten(0, 1).index_select(0, index)
+
+
+def _scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """The same values, whose gradient is multiplied by a number."""
+    still = x.detach()
+    return still + factor * (x - still) if factor else still
 
 
 def _squares(x: Tensor) -> Tensor:

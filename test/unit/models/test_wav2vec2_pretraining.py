@@ -126,9 +126,29 @@ def test_targets_are_made_of_unmasked_frames(inputs):
     local = model.encoder(batch[inputs].values, batch[inputs].lengths).local
     expected = local[model.masked(batch).mask]
     if inputs == "features":
-        expected = torch.nn.functional.layer_norm(expected, expected.shape[-1:])
+        masked = model.masked(batch)
+        rows = [(x[:n], m[:n]) for x, m, n in zip(local, masked.mask, masked.lengths) if n]
+        spread = [(x.var(0, correction=0) + 1e-5).sqrt() for x, _ in rows]
+        expected = torch.cat([((x - x.mean(0)) / s)[m] for (x, m), s in zip(rows, spread)])
     torch.testing.assert_close(seen[0], expected)
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.25])
+def test_gradient_of_targets_into_the_encoder_is_scaled(factor):
+    def gradients(value):
+        """Of what makes the local features, through targets alone."""
+        model, batch = make("features", *QUIET, f"target_gradient={value}"), make_batch("features")
+        model.quantizer.noise = torch.zeros_like
+        output = model.encoder(batch["features"].values, batch["features"].lengths)
+        model._targets(output, model.masked(batch), 1.0)[0].square().sum().backward()
+        found = [p.grad for p in model.encoder.subsampling.parameters()]
+        return [torch.zeros(1) if g is None else g for g in found]
+
+    whole = gradients(1.0)
+    assert all(g.abs().max() > 0 for g in whole)
+    for part, full in zip(gradients(factor), whole):
+        torch.testing.assert_close(part, (factor * full).expand_as(part) if factor else torch.zeros(1))
 
 
 def test_masks_follow_keys_and_dev_losses_repeat():
