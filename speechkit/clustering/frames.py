@@ -22,6 +22,7 @@ from speechkit.frontends import FEATURES
 
 # Utterances that one process works on at once.
 PIECE = 32
+SHOWN = 20  # utterances named in an error
 
 
 @dataclass(frozen=True)
@@ -194,10 +195,11 @@ def pieces(items: Sequence) -> list[Sequence]:
 
 
 def refuse(where: str, problems: Sequence[BadSample]) -> None:
-    """Raises InputError with a line for each utterance that cannot be used, when there is one."""
+    """Raises InputError with a line for each utterance that cannot be used (the first 20), if there are any."""
     if problems:
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        raise InputError(f"{where}: {len(problems)} utterance(s) cannot be used\n{lines}")
+        lines = "\n".join(f"  {problem}" for problem in problems[:SHOWN])
+        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise InputError(f"{where}: {len(problems)} utterance(s) cannot be used\n{lines}{more}")
 
 
 def sample_frames(
