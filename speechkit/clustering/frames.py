@@ -195,7 +195,7 @@ def pieces(items: Sequence) -> list[Sequence]:
 
 
 def refuse(where: str, problems: Sequence[BadSample]) -> None:
-    """Raises InputError with a line for each utterance that cannot be used (the first 20), if there are any."""
+    """Raises InputError with a line for each utterance that cannot be used (20 at most), if any."""
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems[:SHOWN])
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
