@@ -19,15 +19,15 @@ from speechkit.train.checkpoint import find_checkpoint, load_weights
 class Config:
     """Initial weights."""
 
-    encoder: str | None = None
-    """Checkpoint or experiment folder that the encoder is taken from: the weights, and, below the YAML file
-    and the command line, `model.encoder` and `features` (`--init-encoder` sets this)."""
     params: list[str] = field(default_factory=list)
     """`source:source_prefix:prefix` each: a checkpoint folder or .safetensors file, the names to take there,
     and what replaces the prefix here; empty prefixes take everything."""
     allow: list[str] = field(default_factory=list)
     """Globs of names that may be missing, unexpected or of another shape; anything else is an error. Also
     `model.encoder.<option>`, `features.<option>` and `cmvn` that may differ from those of `encoder`."""
+    encoder: str | None = None
+    """Checkpoint or experiment folder that the encoder is taken from: the weights, and, below the YAML file
+    and the command line, `model.encoder` and `features` (`--init-encoder` sets this)."""
 
 
 @dataclass
