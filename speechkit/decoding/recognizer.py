@@ -118,9 +118,8 @@ class Recognizer:
             InputError: the model has no such head as the search reads.
         """
         if self.config.search.head not in heads:
-            raise InputError(
-                f"search.head={self.config.search.head}: the model has no such head, but {', '.join(heads)}"
-            )
+            has = ", but " + ", ".join(heads) if heads else ": it is a pre-training model; fine-tune it first"
+            raise InputError(f"search.head={self.config.search.head}: the model has no such head{has}")
         return self.searcher(heads)
 
     def batches(self, folder: str | Path) -> tuple[Manifest, Iterator[Batch]]:

@@ -87,6 +87,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_range("projection_dim", self.projection_dim, 1)
+        if self.input_dim is not None:
+            check_range("input_dim", self.input_dim, 1)
         check_range("dropout_features", self.dropout_features, 0, 1, open_high=True)
         for name in ("diversity_weight", "alarm_after", "penalty_weight", "target_gradient"):
             if getattr(self, name) is not None:
