@@ -79,12 +79,16 @@ fi
 if stage 7 "score; what labels and layers know of phones"; then
   "${matrix[@]}" --stage 7
   speechkit kmeans report --labels "$work"/dump/test/km_*.txt --phones "$work/dump/test/phones.txt" \
-    --out "$work/exp/labels_against_phones.json"
+    --out "$work/exp/kmeans_report.json"
+  for encoder in "$work"/exp/pre_*/seed1; do
+    speechkit probe --model "$encoder" --train "$work/dump/dev" --test "$work/dump/test"
+  done
+  python local/quality.py "$work/exp"
 fi
 
 if stage 8 "report: RESULTS.md and plots"; then
   speechkit report --exp "$work/exp" --systems "$systems" --out "$work/RESULTS.md" \
-    --tables "$work/exp/labels_against_phones.json"
+    --tables "$work"/exp/{labels_against_phones,linear_phone_probe}.json
 fi
 
 finish
