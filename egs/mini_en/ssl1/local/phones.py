@@ -23,6 +23,7 @@ from speechkit.data.synthesis import Speech, Synthesizer, Voice, in_fresh_proces
 from speechkit.data.tables import render_table
 from speechkit.errors import InputError
 from speechkit.files import write_text
+from speechkit.stamp import Stamp
 
 RATE = 16000
 FRAME = 160  # samples of a symbol
@@ -79,13 +80,18 @@ def main() -> None:
         path = args.corpus / name / "sentences.jsonl"
         if not path.is_file():
             raise InputError(f"{path}: no such file; make the corpus first (stage 0)")
+        out = args.dump / name / "phones.txt"
+        stamp = Stamp(out, "phones", [], [path, Path(__file__)])
+        if stamp.fresh():
+            continue
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         phones = list(in_fresh_processes(speak_again, rows, args.jobs))
         table = {row["utterance"]: " ".join(symbols) for row, symbols in zip(rows, phones)}
-        write_text(args.dump / name / "phones.txt", render_table(table).decode())
+        write_text(out, render_table(table).decode())
+        stamp.write()
         kinds = len({symbol for symbols in phones for symbol in symbols})
         frames = sum(map(len, phones))
-        print(f"phones: {args.dump / name}: {frames} frames of 10 ms, {kinds} phones", file=sys.stderr)
+        print(f"phones: {out}: {frames} frames of 10 ms, {kinds} phones", file=sys.stderr)
 
 
 if __name__ == "__main__":
