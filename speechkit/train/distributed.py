@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -81,6 +82,11 @@ def _join(backend: str, timeout: timedelta) -> None:
 
 
 def finish() -> None:
-    """Leaves the process group."""
+    """Leaves the process group; a DistributedDataParallel over it must have been let go of.
+
+    Its reducer would hold the last reference, and end the group's threads while holding the interpreter's
+    lock that they wait for.
+    """
     if dist.is_initialized():
+        gc.collect()  # such a module is part of a cycle
         dist.destroy_process_group()

@@ -73,6 +73,7 @@ def train(
             write_text(exp / "config.yaml", dump(config))
         _say(ranks.first, _summary(trainer, newest, precision))
         status = trainer.run()
+        trainer.updater.close()
     distributed.finish()
     return status
 

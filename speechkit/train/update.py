@@ -75,6 +75,10 @@ class Updater:
         if ddp and ranks.world > 1:
             self.ddp = nn.parallel.DistributedDataParallel(self.forward, find_unused_parameters=True)
 
+    def close(self) -> None:
+        """Lets go of DistributedDataParallel, as `distributed.finish` needs it; no update after this."""
+        self.ddp = None
+
     def autocast(self) -> AbstractContextManager:
         """bfloat16 autocast when it is on."""
         return torch.autocast(self.ranks.device.type, torch.bfloat16) if self.bf16 else nullcontext()

@@ -191,6 +191,7 @@ def test_r14_also_on_two_ranks(distributed, tmp_path):
         torch.save(
             [outcome.sums, [p.detach() for p in model.parameters()]], tmp_path / f"{os.environ['RANK']}.pt"
         )
+        step.close()
         processes.finish()
 
     assert on_ranks(2, run, tmp_path / "log") == [0, 0], (tmp_path / "log.0").read_text()
