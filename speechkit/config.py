@@ -178,6 +178,13 @@ def parse_override(text: str) -> tuple[dict[str, Any], dict[Path_, str]]:
     return parsed, origins
 
 
+def _kinds_first(override: str) -> tuple[bool, int]:
+    """Another `name` replaces a section: what overrides set in it must come after, however they stand."""
+    path = override.partition("=")[0].strip().split(".")
+    chooses = path[-1] == "name"
+    return not chooses, len(path) if chooses else 0
+
+
 def load_config(
     schema: type[T], file: str | Path | None = None, overrides: typing.Sequence[str] = (), **changes: Any
 ) -> T:
@@ -186,7 +193,8 @@ def load_config(
     Args:
         schema: the root dataclass.
         file: YAML of differences from the defaults, or None.
-        overrides: `a.b=value` strings, each winning over what stands before it.
+        overrides: `a.b=value` strings, each winning over what stands before it; kinds (`a.name=`) are
+            chosen first.
         changes: plain nested values merged last, for calls from Python.
 
     Returns:
@@ -208,7 +216,7 @@ def read_values(
         InputError: as `read_yaml`, or an override that is none.
     """
     values, origins = read_yaml(file) if file is not None else ({}, {})
-    for override in overrides:
+    for override in sorted(overrides, key=_kinds_first):
         above, places = parse_override(override)
         values, origins = merge(values, above), {**origins, **places}
     return values, origins

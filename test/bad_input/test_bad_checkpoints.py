@@ -457,8 +457,8 @@ def test_encoders_that_other_toolkits_do_not_have(tmp_path, refused):
     message = "transformers has no wav2vec2 encoder of conformer blocks"
     assert message in refused(conformer, "--to", "huggingface")
     assert "only wav2vec2 encoders of plain Transformer blocks" in refused(conformer, "--to", "torchaudio")
-    adapted = make("b", "model.name=wav2vec2", "model.encoder.lora.rank=2")
-    assert "model.encoder.lora: transformers' encoders have no such part" in refused(
+    adapted = make("b", "model.name=wav2vec2", "model.encoder.adapter.dim=2")
+    assert "model.encoder.adapter: transformers' encoders have no such part" in refused(
         adapted, "--to", "huggingface"
     )
     linear = make("c", "model.name=wav2vec2", "model.targets=linear")

@@ -63,6 +63,11 @@ def test_a_kind_is_replaced_whole_when_its_name_changes(tmp_path):
     assert load_config(Root, path, ["encoder={name: large, heads: 3}"]).encoder == Large(heads=3)
 
 
+def test_what_overrides_set_in_a_kind_may_stand_before_its_name():
+    for overrides in (["encoder.heads=3", "encoder.name=large"], ["encoder.name=large", "encoder.heads=3"]):
+        assert load_config(Root, None, overrides).encoder == Large(heads=3)
+
+
 def test_optional_kind(tmp_path):
     assert load_config(Root).extra is None
     assert load_config(Root, None, ["extra.name=large"]).extra == Large()
