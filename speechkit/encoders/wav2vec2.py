@@ -38,11 +38,11 @@ class _ScaledGradient(torch.autograd.Function):
 
 
 class FeatureProjection(nn.Module):
-    """Layer norm of the convolutions' channels, and a linear layer to D dimensions."""
+    """Layer norm of the convolutions' channels, or none, and a linear layer to D dimensions."""
 
-    def __init__(self, channels: int, dim: int, eps: float) -> None:
+    def __init__(self, channels: int, dim: int, eps: float, norm: bool) -> None:
         super().__init__()
-        self.layer_norm = nn.LayerNorm(channels, eps=eps)
+        self.layer_norm = nn.LayerNorm(channels, eps=eps) if norm else nn.Identity()
         self.projection = nn.Linear(channels, dim)
 
 
@@ -124,7 +124,9 @@ class Wav2Vec2Encoder(nn.Module):
             config.pad_policy,
             config.checkpointing,
         )
-        self.feature_projection = FeatureProjection(config.conv_channels[-1], config.dim, config.norm_eps)
+        self.feature_projection = FeatureProjection(
+            config.conv_channels[-1], config.dim, config.norm_eps, config.feature_norm
+        )
         self.input_dropout = FrameDropout(config.input_dropout)
         self.masked_spec_embed = nn.Parameter(torch.empty(config.dim).uniform_())
         self.encoder = ContextNetwork(config)

@@ -19,9 +19,19 @@ class Config:
     """The encoder's kind."""
 
     preset: Literal[
-        "tiny", "base", "large_ls960", "large_lv60", "xlsr53", "hubert_base", "hubert_large", "hubert_xlarge"
+        "tiny",
+        "base",
+        "large_ls960",
+        "large_lv60",
+        "xlsr53",
+        "hubert_base",
+        "hubert_large",
+        "hubert_xlarge",
+        "conformer_tiny",
+        "conformer_base",
+        "conformer_xl",
     ] = "base"
-    """Published size whose values fill the fields left null; `tiny` is ours, for CPUs."""
+    """Published size whose values fill the fields left null; `tiny` ones are ours, for CPUs."""
 
     dim: int | None = None
     """Model dimension D."""
@@ -50,6 +60,9 @@ class Config:
     conv_bias: bool | None = None
     """Whether the convolutions have biases."""
 
+    feature_norm: bool = True
+    """Layer norm of the convolutions' channels before the projection; some HuBERT checkpoints have none."""
+
     norm: Literal["pre", "post"] | None = None
     """Normalise the input of each part of a block, or each sum."""
 
@@ -65,10 +78,10 @@ class Config:
     pos_conv_norm: Literal["weight", "batch"] = "weight"
     """Its normalisation: of the weights, or of its input over the batch (some HuBERT checkpoints)."""
 
-    blocks: Literal["transformer", "conformer"] = "transformer"
+    blocks: Literal["transformer", "conformer"] | None = None
     """Kind of the blocks; Conformers take rotary positions instead of the positional convolution."""
 
-    conformer_kernel: int = 31
+    conformer_kernel: int | None = None
     """Frames of the depthwise convolution of Conformer blocks, odd."""
 
     dropout: float | None = None
@@ -110,6 +123,7 @@ class Config:
                 setattr(self, name, copy.copy(value))
         for name in ("dim", "layers", "heads", "feed_forward", "pos_conv_kernel", "pos_conv_groups"):
             check_range(name, getattr(self, name), 1)
+        check_range("conformer_kernel", self.conformer_kernel, 1)
         for name in ("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layer_drop"):
             check_range(name, getattr(self, name), 0, 1, open_high=True)
         check_range("feature_grad_mult", self.feature_grad_mult, 0)

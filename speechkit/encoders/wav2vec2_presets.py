@@ -3,6 +3,8 @@
 Values: the configuration files of fairseq (examples/wav2vec/config and examples/hubert/config) and the
 released checkpoints. Conv bias and norms cannot be told from the size: HuBERT Large has the layer norms of
 wav2vec 2.0 Large (LV-60) without its biases, and Large trained on LibriSpeech is Base, only larger.
+The largest Conformer is that of Zhang et al. (2020, "Pushing the limits of semi-supervised learning"), about
+600 million parameters, on samples instead of log-mel features; the smaller ones are ours.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ GROUP_NORM = {"extractor": "group", "conv_bias": False, "norm": "post", "normali
 LAYER_NORM = {"extractor": "layer", "norm": "pre", "normalize": "fairseq", "feature_grad_mult": 1.0}
 BASE = {"dim": 768, "layers": 12, "heads": 12, "feed_forward": 3072}
 LARGE = {"dim": 1024, "layers": 24, "heads": 16, "feed_forward": 4096}
+CONFORMER = {**EXTRACTOR, **LAYER_NORM, "conv_bias": True, "blocks": "conformer", "layer_drop": 0.0}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -51,11 +54,32 @@ PRESETS: dict[str, dict[str, Any]] = {
         "feed_forward": 5120,
         "conv_bias": False,
     },
+    "conformer_tiny": {
+        **CONFORMER,
+        "dim": 144,
+        "layers": 4,
+        "heads": 4,
+        "feed_forward": 288,
+        "conv_channels": [64, 64, 128, 128, 128, 128, 128],
+        "conformer_kernel": 15,
+        "attention_dropout": 0.0,
+    },
+    "conformer_base": {**CONFORMER, "dim": 512, "layers": 12, "heads": 8, "feed_forward": 2048},
+    "conformer_xl": {
+        **CONFORMER,
+        "dim": 1024,
+        "layers": 24,
+        "heads": 8,
+        "feed_forward": 4096,
+        "conformer_kernel": 5,
+    },
 }
 """Preset -> what it differs in from `COMMON`."""
 
 COMMON: dict[str, Any] = {
     **EXTRACTOR,
+    "blocks": "transformer",
+    "conformer_kernel": 31,
     "pos_conv_kernel": 128,
     "pos_conv_groups": 16,
     "activation_dropout": 0.0,

@@ -32,6 +32,7 @@ FIELDS = {
     "conv_kernel": "conv_kernels",
     "conv_stride": "conv_strides",
     "conv_bias": "conv_bias",
+    "feat_proj_layer_norm": "feature_norm",
     "num_conv_pos_embeddings": "pos_conv_kernel",
     "num_conv_pos_embedding_groups": "pos_conv_groups",
     "hidden_dropout": "dropout",
@@ -53,6 +54,7 @@ DEFAULTS: dict[str, Any] = {
     "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
     "conv_stride": [5, 2, 2, 2, 2, 2, 2],
     "conv_bias": False,
+    "feat_proj_layer_norm": True,
     "num_conv_pos_embeddings": 128,
     "num_conv_pos_embedding_groups": 16,
     "hidden_dropout": 0.1,
@@ -80,7 +82,6 @@ SIDE_FILE = "pretraining_heads.safetensors"
 REQUIRED = {
     "hidden_act": "gelu",
     "feat_extract_activation": "gelu",
-    "feat_proj_layer_norm": True,
     "add_adapter": False,
     "adapter_attn_dim": None,
 }

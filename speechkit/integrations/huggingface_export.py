@@ -54,7 +54,7 @@ def write(
 
     encoder = model.encoder
     config = _encoder_values(encoder)
-    kind = "hubert" if encoder.pos_conv_norm == "batch" or _is_hubert(model) else "wav2vec2"
+    kind = "hubert" if _is_hubert(model) else "wav2vec2"
     class_ = CLASSES.get((kind, model.name))
     if class_ is None:
         raise InputError(f"model {model.name}: transformers has no such model, only ctc, wav2vec2 and hubert")
@@ -85,7 +85,10 @@ def write(
 
 
 def _is_hubert(model: Any) -> bool:
-    return model.name == "hubert" or model.encoder.preset.startswith("hubert")
+    encoder = model.encoder
+    if encoder.pos_conv_norm == "batch" or not encoder.feature_norm:  # only its class has these options
+        return True
+    return model.name == "hubert" or encoder.preset.startswith("hubert")
 
 
 def _encoder_values(encoder: Any) -> dict[str, Any]:
@@ -98,6 +101,8 @@ def _encoder_values(encoder: Any) -> dict[str, Any]:
         if getattr(encoder, name, None) is not None:
             raise InputError(f"model.encoder.{name}: transformers' encoders have no such part")
     values = {theirs: getattr(encoder, ours) for theirs, ours in FIELDS.items()}
+    if encoder.feature_norm:  # the default, which only HuBERT's configuration knows
+        del values["feat_proj_layer_norm"]
     values.update(
         do_stable_layer_norm=encoder.norm == "pre", hidden_act="gelu", feat_extract_activation="gelu"
     )

@@ -125,6 +125,8 @@ def write(
         raise InputError("model.encoder: torchaudio has only wav2vec2 encoders of plain Transformer blocks")
     if encoder.pos_conv_norm != "weight":
         raise InputError("model.encoder.pos_conv_norm=batch: torchaudio has no such encoder")
+    if not encoder.feature_norm:
+        raise InputError("model.encoder.feature_norm=false: torchaudio has no such encoder")
     named = {name: to_torchaudio(name, model.name == "hubert") for name in state}
     left = [name for name, new in named.items() if new is None]
     tensors = {new: state[name].detach().cpu().clone() for name, new in named.items() if new}

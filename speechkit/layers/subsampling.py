@@ -65,7 +65,7 @@ class Conv2dSubsampling(nn.Module):
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, kernel, stride) for a, b, (kernel, stride) in zip(sizes, sizes[1:], self.shapes)
         )
-        self.bins = int(self.output_lengths(torch.tensor(input_dim)))
+        self.bins = int(self.output_lengths(torch.tensor(input_dim, device="cpu")))
         if self.bins < 1:
             raise InputError(
                 f"{input_dim} features are too few for conv2d subsampling by {factor}; use kind: stack"

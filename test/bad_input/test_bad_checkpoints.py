@@ -287,7 +287,7 @@ def test_the_hand_written_folder_is_good(tmp_path):
         ({"hidden_act": "relu"}, "hidden_act='relu' is not supported, only 'gelu'"),
         ({"add_adapter": True}, "add_adapter=True is not supported"),
         ({"adapter_attn_dim": 16}, "adapter_attn_dim=16 is not supported"),
-        ({"feat_proj_layer_norm": False}, "feat_proj_layer_norm=False is not supported"),
+        ({"feat_proj_layer_norm": False}, r"feature_projection.layer_norm.\S+: unexpected"),
         ({"pad_token_id": 3}, "'<pad>' has the id 0, but pad_token_id in config.json, the blank, is 3"),
         ({"hidden_size": 32}, r"encoder.masked_spec_embed: \(24,\) in the file, \(32,\) in the model"),
         ({"num_hidden_layers": 3}, r"encoder.encoder.layers.2.\S+: missing in the file.*; and \d+ more"),

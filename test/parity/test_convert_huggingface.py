@@ -101,6 +101,7 @@ MODELS = [
     (HubertConfig, HubertForCTC, False, {}),
     (HubertConfig, HubertForCTC, True, {"conv_bias": False}),
     (HubertConfig, HubertForCTC, False, {"conv_pos_batch_norm": True}),
+    (HubertConfig, HubertForCTC, False, {"feat_proj_layer_norm": False}),
     (UniSpeechConfig, UniSpeechForCTC, True, {}),
 ]
 
@@ -119,7 +120,8 @@ def test_ctc_logits_both_ways(tmp_path, capsys, config, class_, layer, more):
         torch.testing.assert_close(ours, hf[:, columns], atol=1e-6, rtol=0)
 
     exported = convert(converted, tmp_path / "back", "--to", "huggingface")
-    kind = HubertForCTC if "conv_pos_batch_norm" in more else Wav2Vec2ForCTC
+    only_hubert = more.keys() & {"conv_pos_batch_norm", "feat_proj_layer_norm"}
+    kind = HubertForCTC if only_hubert else Wav2Vec2ForCTC
     name = json.loads((exported / "config.json").read_text())["architectures"][0]
     again, info = {"HubertForCTC": HubertForCTC, "Wav2Vec2ForCTC": Wav2Vec2ForCTC}[name].from_pretrained(
         exported, output_loading_info=True

@@ -26,6 +26,7 @@ VARIANTS = [
     ("Hubert", {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": False}),
     ("Hubert", {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}),
     ("Hubert", {"conv_pos_batch_norm": True}),
+    ("Hubert", {"feat_proj_layer_norm": False}),
 ]
 LENGTHS = [9000, 400, 5123, 6399, 6400]
 
@@ -42,6 +43,7 @@ def ours_from(config, **changes):
         conv_kernels=list(config.conv_kernel),
         conv_strides=list(config.conv_stride),
         conv_bias=config.conv_bias,
+        feature_norm=getattr(config, "feat_proj_layer_norm", True),
         norm="pre" if config.do_stable_layer_norm else "post",
         normalize="none",
         pos_conv_kernel=config.num_conv_pos_embeddings,

@@ -83,6 +83,19 @@ def test_pretraining_has_the_published_values(name):
         assert 0.93e9 < size < 0.98e9
 
 
+@pytest.mark.parametrize(("name", "millions"), [("conformer_base", 73.05), ("conformer_xl", 582.3)])
+def test_conformers_over_log_mel_have_the_stated_sizes(name, millions):
+    config = load_config(RunConfig, RECIPE / f"conf/pretrain_{name}.yaml")
+    with torch.device("meta"):
+        model = load_kind(MODELS, config.model.name).build(config.model, Assets(Letters()))
+    assert model.requires == ("features",) and model.quantizer is None
+    kernels = [(conv.kernel_size, conv.stride) for conv in model.encoder.subsampling.convs]
+    assert kernels == [((3, 3), (2, 2))] * 2
+    assert not any("BatchNorm" in type(part).__name__ for part in model.modules())
+    size = sum(parameter.numel() for parameter in model.encoder.parameters())
+    assert size / 1e6 == pytest.approx(millions, abs=0.1)
+
+
 FINE_TUNING = {
     # file: updates, rate, time mask, channel mask, updates of the head alone
     "base_10min": (13_000, 5e-5, 0.65, 0.25, 10_000),

@@ -51,11 +51,32 @@ def test_published_sizes(preset, parameters, extractor):
     assert sum(p.numel() for p in encoder.feature_extractor.parameters()) == extractor
 
 
-@pytest.mark.parametrize(("preset", "millions"), [("hubert_xlarge", 962), ("tiny", 1.3)])
+@pytest.mark.parametrize(
+    ("preset", "millions"),
+    [
+        ("hubert_xlarge", 962),
+        ("tiny", 1.3),
+        ("conformer_tiny", 1.6),
+        ("conformer_base", 77.7),
+        ("conformer_xl", 584.6),  # about 600 with the relative positions of the publication
+    ],
+)
 def test_other_sizes(preset, millions):
     with torch.device("meta"):
         encoder = wav2vec2.build(wav2vec2.Config(preset=preset))
     assert sum(p.numel() for p in encoder.parameters()) / 1e6 == pytest.approx(millions, abs=0.5)
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_conformer_presets_have_conformer_blocks_without_batch_norm(preset):
+    config = wav2vec2.Config(preset=preset)
+    assert config.blocks == ("conformer" if preset.startswith("conformer") else "transformer")
+    with torch.device("meta"):
+        encoder = wav2vec2.build(config)
+    kinds = {type(part).__name__ for part in encoder.modules()}
+    assert ("ConformerBlock" in kinds) == (config.blocks == "conformer")
+    assert ("PositionalConv" in kinds) == (config.blocks == "transformer")
+    assert not any("BatchNorm" in kind for kind in kinds)
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
