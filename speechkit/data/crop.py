@@ -26,16 +26,17 @@ class Crop(NamedTuple):
     size: int
 
 
-def crop_starts(keys: np.ndarray, samples: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Where crops begin: `(B,)` int64, evenly drawn multiples of `STEP`.
+def crop_starts(keys: np.ndarray, samples: np.ndarray, sizes: np.ndarray, step: int = STEP) -> np.ndarray:
+    """Where crops begin: `(B,)` int64, evenly drawn multiples of `step`.
 
     Args:
         keys: `(B,)` int64 hashes of seed, epoch and utterance.
         samples: `(B,)` lengths of the utterances.
         sizes: `(B,)` lengths of their crops, none above `samples`.
+        step: in samples; 1 allows every place.
     """
-    places = ((samples - sizes) // STEP + 1).astype(np.uint64)
-    return (mix(keys, _START) % places).astype(np.int64) * STEP
+    places = ((samples - sizes) // step + 1).astype(np.uint64)
+    return (mix(keys, _START) % places).astype(np.int64) * step
 
 
 def crop_sizes(samples: np.ndarray, spans: np.ndarray, longest: int | None, to_shortest: bool) -> np.ndarray:

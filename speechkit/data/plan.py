@@ -18,7 +18,7 @@ import numpy as np
 
 from speechkit.config import check_range
 from speechkit.data.augment import speed_samples
-from speechkit.data.crop import crop_sizes, crop_starts
+from speechkit.data.crop import STEP, crop_sizes, crop_starts
 from speechkit.data.sampling import draw, draws_of_sources
 from speechkit.data.spans import Budget, cut, halve
 from speechkit.errors import InputError
@@ -45,6 +45,9 @@ class Config:
     crop_to_shortest: bool = False
     """Cut the training utterances of a micro-batch to its shortest, so that nothing is padded; they then
     differ by no more than two buckets."""
+    crop_align: Literal["hop", "free"] = "hop"
+    """Where crops may begin: every 40 ms, a whole number of frames and labels of any model; or at any sample,
+    as published, which shifts labels by up to half of their length. `free` is for models of samples alone."""
     min_seconds: float = 0.0
     """Shorter training utterances are left out and listed (seconds, before speed perturbation)."""
     max_seconds: float = 60.0
@@ -290,7 +293,8 @@ class BatchPlan:
         samples = speed_samples(whole, speeds)
         longest = None if config.crop_seconds is None else round(config.crop_seconds * self.rate)
         sizes = crop_sizes(samples, spans, longest, config.crop_to_shortest)
-        return np.stack([crop_starts(keys, samples, sizes), sizes], axis=1)
+        step = STEP if config.crop_align == "hop" else 1
+        return np.stack([crop_starts(keys, samples, sizes, step), sizes], axis=1)
 
 
 def deal(row: list[MicroBatch], rank: int, world: int) -> list[MicroBatch]:

@@ -218,6 +218,8 @@ def _data_set(
 def _check_crops(config: RunConfig, model: nn.Module, extractor: object) -> None:
     """Raises InputError for crops that begin between two frames or hold fewer than two."""
     if "features" in model.requires:
+        if config.plan.crop_align == "free":
+            raise InputError("plan.crop_align=free: features are cut between frames; leave it at hop")
         check_extractor(extractor)
     seconds = config.plan.crop_seconds
     if seconds is not None:

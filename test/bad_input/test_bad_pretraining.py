@@ -34,6 +34,11 @@ def last_line(capsys):
         (SMALL, {"model__mask__lenght": 5}, "unknown key; did you mean 'length'"),
         (SMALL, {"model__contrastive__negatives": 0}, "a contrastive loss needs at least one distractor"),
         (SMALL, {"model__quantizer__groups": 9}, "make more than 2^63 codewords"),
+        (
+            SMALL,
+            {"plan__crop_seconds": 1, "plan__crop_align": "free"},
+            "plan.crop_align=free: features are cut",
+        ),
         (TINY, {"model__quantizer__dim": 9}, "dim=9 must be a multiple of groups=2"),
         (TINY, {"model__input_dim": 0}, "input_dim=0 must be in"),
     ],

@@ -109,6 +109,20 @@ def test_starts_are_drawn_evenly_and_anew_in_each_epoch():
     assert sum(found[0][u] == found[1][u] for u in found[0]) < 10
 
 
+def test_free_crops_begin_at_any_sample_and_take_the_nearest_label():
+    samples, size = np.full(20_000, 1000), np.full(20_000, 990)
+    starts = crop_starts(np.arange(20_000), samples, size, step=1)
+    assert set(starts.tolist()) == set(range(11))
+    assert (abs(np.bincount(starts) - 20_000 / 11) < 5 * np.sqrt(20_000 / 11)).all()
+    plan = plan_of([160_000] * 200, seconds=100, crop_seconds=1, crop_align="free")
+    begun = np.concatenate([part.crops[:, 0] for part in parts_of(plan)])
+    assert (begun % STEP != 0).mean() > 0.9 and (begun + 16_000 <= 160_000).all()
+    labels = np.arange(200)
+    for start, first in ((0, 0), (79, 0), (81, 1), (239, 1), (241, 2)):  # 160 samples a label
+        cut = crop_labels(labels, Crop(start, 16_000), 100, RATE)
+        assert cut.tolist() == list(range(first, first + 100))
+
+
 def test_crop_sizes_of_a_micro_batch_used_twice():
     samples = np.array([5, 4, 9])
     spans = np.array([[0, 2], [2, 3], [0, 2]])
