@@ -90,6 +90,11 @@ _PUSHED = (
     *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
 )
 _MARK = object()
+_DAMAGE = (
+    *(ValueError, TypeError, AttributeError, LookupError),
+    *(OverflowError, MemoryError, RecursionError),
+)
+"""What instructions raise that do not fit what is on the stack."""
 
 
 class Machine:
@@ -122,7 +127,7 @@ class Machine:
                 self._step(opcode.name, argument)
         except InputError:
             raise
-        except (ValueError, TypeError, LookupError, OverflowError, MemoryError, RecursionError) as error:
+        except _DAMAGE as error:
             why = (str(error).splitlines() or [""])[0][:120]
             raise InputError(f"damaged pickle ({type(error).__name__}: {why})") from None
         raise InputError("damaged pickle (it ends early)")

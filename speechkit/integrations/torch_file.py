@@ -10,7 +10,8 @@ import io
 import re
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -158,7 +159,7 @@ def _other_kind(path: Path) -> str:
 
 
 def _open_zip(path: Path) -> TorchFile:
-    try:
+    with _damage_named(path):
         archive = zipfile.ZipFile(path)  # stays open for the tensors, until it is collected
         names = archive.namelist()
         root = _root(names)
@@ -166,19 +167,23 @@ def _open_zip(path: Path) -> TorchFile:
         if order != b"little":
             raise InputError("written on a big-endian machine; save it again on another")
         pickle = io.BytesIO(_entry(archive, f"{root}/data.pkl"))
-    except _DAMAGE as error:
-        raise InputError(f"damaged or cut short ({error})") from None
 
     def read(storage: Storage) -> bytes:
-        try:
+        with _damage_named(path):
             return _entry(archive, f"{root}/data/{storage.key}")
-        except _DAMAGE as error:
-            raise InputError(f"{path}: damaged or cut short ({error})") from None
 
     return TorchFile(path, Machine(_BUILDERS, _storage).run(pickle), read)
 
 
-_DAMAGE = (zipfile.BadZipFile, EOFError, OSError, KeyError, NotImplementedError, RuntimeError)
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Says in one line what zipfile says about damage with many kinds of errors."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (zipfile.BadZipFile, EOFError, OSError, LookupError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: damaged or cut short ({error})") from None
 
 
 def _root(names: list[str]) -> str:
@@ -223,12 +228,15 @@ def _open_legacy(path: Path, file: IO[bytes]) -> TorchFile:
     if not isinstance(keys, list) or set(map(str, keys)) != set(storages):
         raise InputError("damaged: its list of storages is not that of its tensors")
     places: dict[str, tuple[int, int]] = {}
+    end = path.stat().st_size
     for key in map(str, keys):
         head = file.read(8)
         if len(head) < 8 or (count := struct.unpack("<q", head)[0]) != storages[key].count:
             raise InputError(f"damaged or cut short at storage {key}")
-        places[key] = file.tell(), count * storages[key].dtype.itemsize
-        file.seek(places[key][1], 1)
+        places[key] = start, size = file.tell(), count * storages[key].dtype.itemsize
+        if start + size > end:
+            raise InputError(f"damaged or cut short in storage {key}")
+        file.seek(size, 1)
 
     def read(storage: Storage) -> bytes:
         with open(path, "rb") as again:

@@ -169,6 +169,31 @@ def test_a_flipped_byte_is_noticed(tmp_path, refused, good):
     assert "damaged or cut short" in refused(good)
 
 
+@pytest.mark.parametrize("place", ["in front of an entry", "in the table of entries"])
+def test_a_flipped_byte_of_a_name_is_noticed(refused, good, place):
+    content = bytearray(good.read_bytes())
+    find = content.index if place == "in front of an entry" else content.rindex
+    content[find(b"data.pkl")] = 0x9E  # no UTF-8
+    good.write_bytes(content)
+    assert "damaged or cut short" in refused(good)
+
+
+@pytest.mark.parametrize("claimed", [10**9, 2**62])
+def test_a_storage_longer_than_the_file_takes_no_memory(tmp_path, refused, claimed):
+    path = save({"args": ARGS, "model": {"a": torch.ones(12345)}}, tmp_path / "x.pt", legacy=True)
+    content = path.read_bytes()
+    for written in (_number, lambda value: struct.pack("<q", value)):
+        assert content.count(written(12345)) >= 1
+        content = content.replace(written(12345), written(claimed))
+    path.write_bytes(content)
+    assert re.search("damaged or cut short|reaches beyond its data", refused(path))
+
+
+def _number(value: int) -> bytes:
+    """A whole number as torch.save pickles it."""
+    return pickle.dumps(value, 2)[2:-1]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

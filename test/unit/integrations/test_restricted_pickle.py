@@ -105,6 +105,8 @@ def test_any_other_name_is_refused(content, name):
         (b"0.", "damaged pickle"),
         (b"t.", "damaged pickle"),
         (b"NN.", "damaged pickle"),
+        (b"K\x01Na.", "damaged pickle"),
+        (b"X\x01\x00\x00\x00aNNs.", "damaged pickle"),
         (b"\x80\x02\x8b\xff\xff\xff\x7f.", "damaged pickle"),
         (b"\xff.", "damaged pickle"),
     ],
