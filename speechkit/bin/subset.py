@@ -55,6 +55,7 @@ def _choose(args: argparse.Namespace, data) -> list[str]:
 def run(args: argparse.Namespace) -> None:
     """Chooses and writes; skips itself when nothing changed."""
     from speechkit.data.kaldi_dir import check_output, read_data_dir, table_files, write_data_dir
+    from speechkit.data.label_records import clear_records, read_records, record_files, write_records
     from speechkit.errors import UsageError
     from speechkit.stamp import Stamp
 
@@ -63,12 +64,16 @@ def run(args: argparse.Namespace) -> None:
     check_output(args.output, [args.source])
     lists = [path for path in (args.utt_list, args.spk_list) if path]
     options = {key: value for key, value in vars(args).items() if key not in ("force", "output")}
-    stamp = Stamp(args.output, "subset", options, [*table_files(args.source), *lists], args.force)
+    inputs = [*table_files(args.source), *record_files(args.source), *lists]
+    stamp = Stamp(args.output, "subset", options, inputs, args.force)
     if stamp.fresh():
         return
     data = read_data_dir(args.source)
     part = data.select(_choose(args, data))
+    records = read_records(args.source, part.rows())
+    clear_records(args.output)
     write_data_dir(part, args.output)
+    write_records(records, args.output)
     stamp.write()
     print(
         f"speechkit subset: {args.output}: {len(part.utt2spk)} of {len(data.utt2spk)} utterances, "

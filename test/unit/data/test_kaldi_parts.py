@@ -1,5 +1,6 @@
 """Subsets, joins and splits."""
 
+import json
 import random
 from collections import Counter
 
@@ -290,3 +291,48 @@ def test_bad_command_lines(tmp_path, options):
     except SystemExit as stop:
         status = stop.code
     assert status == 2 and not (tmp_path / "out").exists()
+
+
+# ---- what lies beside frame labels
+
+
+def labelled(folder, prefix, **record):
+    """A data directory with km_mfcc.txt, and the record that speechkit kmeans writes beside it."""
+    make_data_dir(folder, 4, 2, prefix=prefix, audio=False)
+    write_table(folder / "km_mfcc.txt", {name: "3 1 2" for name in read_data_dir(folder).utterances})
+    if record:
+        (folder / "km_mfcc.json").write_text(json.dumps({"utterances": 4, "inertia": 0.5, **record}))
+    return folder
+
+
+FACTS = {"label_rate": 100, "offset": 0.0125, "clusters": 5, "kmeans": "abc"}
+
+
+def test_a_part_keeps_what_is_true_of_its_labels(tmp_path, capsys):
+    source, out = labelled(tmp_path / "a", "a", **FACTS), tmp_path / "out"
+    command = ["subset", str(source), str(out), "--count", "2"]
+    assert main(command) == 0
+    assert json.loads((out / "km_mfcc.json").read_text()) == FACTS  # no counts of the whole
+    assert len(read_data_dir(out).tables["km_mfcc.txt"]) == 2
+    (source / "km_mfcc.json").write_text(json.dumps({**FACTS, "kmeans": "new"}))
+    assert main(command) == 0 and "up to date" not in capsys.readouterr().err
+    assert json.loads((out / "km_mfcc.json").read_text())["kmeans"] == "new"
+    (source / "km_mfcc.txt").unlink()
+    assert main(command) == 0
+    assert not list(out.glob("km*"))  # no record without its labels
+
+
+def test_joined_labels_must_be_of_one_model(tmp_path, capsys):
+    a, b = labelled(tmp_path / "a", "a", **FACTS), labelled(tmp_path / "b", "b", **FACTS)
+    out = tmp_path / "out"
+    assert main(["combine", str(out), str(a), str(b)]) == 0
+    assert json.loads((out / "km_mfcc.json").read_text()) == FACTS
+    other = labelled(tmp_path / "c", "c", **{**FACTS, "label_rate": 50})
+    assert main(["combine", str(tmp_path / "bad"), str(a), str(other)]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert f"{other}: km_mfcc.txt has another label_rate (50) than that of {a} (100)" in line
+    assert not (tmp_path / "bad").exists()
+    silent = labelled(tmp_path / "d", "d")
+    assert main(["combine", str(out), str(a), str(silent)]) == 0
+    assert f"km_mfcc.json left out: {silent} has none" in capsys.readouterr().err
+    assert (out / "km_mfcc.txt").exists() and not (out / "km_mfcc.json").exists()
