@@ -40,7 +40,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing, dro
     """
     if not q.is_cuda:
         return _attend_each(q, k, v, queries, keys, dropout)
-    if varlen_attn is not None and q.dtype in (torch.bfloat16, torch.float16) and not dropout:
+    if varlen_attn is not None and fits_kernel(q.dtype, q.size(-1), dropout):
         return varlen_attn(q, k, v, queries.offsets, keys.offsets, queries.width, keys.width)
     q, k, v = queries.unpack(q), keys.unpack(k), keys.unpack(v)
     visible = None if keys.regular else ~padding_mask(keys.lengths, keys.width)[:, None, None]
@@ -48,6 +48,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing, dro
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=visible, dropout_p=dropout
     )
     return queries.pack(out.transpose(1, 2))
+
+
+def fits_kernel(dtype: torch.dtype, head_dim: int, dropout: float) -> bool:
+    """Whether CUDA's variable-length kernel can be used: half precision, no dropout, heads of 8, 16 ... 256."""
+    return dtype in (torch.bfloat16, torch.float16) and not dropout and head_dim % 8 == 0 and head_dim <= 256
 
 
 def _attend_each(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing, dropout: float) -> Tensor:

@@ -10,6 +10,7 @@ from speechkit.layers.attention import (
     RelativeSelfAttention,
     SelfAttention,
     attend,
+    fits_kernel,
     relative_shift,
 )
 from speechkit.layers.masks import Packing
@@ -46,6 +47,21 @@ def test_attention_dropout_takes_weights_away_and_keeps_the_mean():
     q, k, v = torch.zeros(400, 1, 1), torch.zeros(400, 1, 1), torch.ones(400, 1, 1)
     out = attend(q, k, v, packing, packing, dropout=0.5)
     assert out.std() > 0 and out.mean().item() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "dtype, head_dim, dropout, fits",
+    [
+        (torch.bfloat16, 64, 0.0, True),
+        (torch.float16, 256, 0.0, True),
+        (torch.bfloat16, 36, 0.0, False),  # heads of the smallest preset: no whole vectors of 16 bytes
+        (torch.bfloat16, 264, 0.0, False),
+        (torch.bfloat16, 64, 0.1, False),
+        (torch.float32, 64, 0.0, False),
+    ],
+)
+def test_what_the_variable_length_kernel_takes(dtype, head_dim, dropout, fits):
+    assert fits_kernel(dtype, head_dim, dropout) is fits
 
 
 def test_self_attention_without_positions():
