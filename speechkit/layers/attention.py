@@ -51,7 +51,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing, dro
 
 
 def fits_kernel(dtype: torch.dtype, head_dim: int, dropout: float) -> bool:
-    """Whether CUDA's variable-length kernel can be used: half precision, no dropout, heads of 8, 16 ... 256."""
+    """Whether CUDA's variable-length kernel can be used: half precision, no dropout, heads of 8 to 256."""
     return dtype in (torch.bfloat16, torch.float16) and not dropout and head_dim % 8 == 0 and head_dim <= 256
 
 
