@@ -144,12 +144,13 @@ def _kind(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
 
 
 def _check_config(config: dict[str, Any], path: Path) -> None:
-    if config["model_type"] not in FAMILIES:
+    if str(config["model_type"]) not in FAMILIES:
         raise InputError(
             f"{path}: model_type '{config['model_type']}' is not supported, only {', '.join(FAMILIES)}"
         )
-    for architecture in config.get("architectures") or []:
-        if not ARCHITECTURES.fullmatch(architecture):
+    named = config.get("architectures") or []
+    for architecture in named if isinstance(named, list) else [named]:
+        if not ARCHITECTURES.fullmatch(str(architecture)):
             raise InputError(f"{path}: {architecture} has a head that SpeechKit does not read")
     for name, value in REQUIRED.items():
         if config.get(name, value) != value:

@@ -86,8 +86,15 @@ def read(file: TorchFile, labels: Path | None = None, stated: Mapping[str, Any] 
 
 
 def _encoder(config: Any, path: Path) -> dict[str, Any]:
-    if not isinstance(config, dict) or config.get("extractor_mode") not in MODES:
-        raise InputError(f"{path}: not the arguments of torchaudio's wav2vec2_model")
+    try:
+        return _arguments(config)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not the arguments of torchaudio's wav2vec2_model ({type(error).__name__}: {error})"
+        ) from None
+
+
+def _arguments(config: dict[str, Any]) -> dict[str, Any]:
     stack = config["extractor_conv_layer_config"]
     values = {FIELDS[name]: value for name, value in config.items() if name in FIELDS}
     known = {key: config[key] for key in ("normalize",) if key in config}

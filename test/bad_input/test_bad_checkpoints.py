@@ -308,7 +308,10 @@ def test_the_hand_written_folder_is_good(tmp_path):
         ({"model_type": "wavlm"}, "model_type 'wavlm' is not supported"),
         ({"model_type": "data2vec-audio"}, "model_type 'data2vec-audio' is not supported"),
         ({"model_type": "wav2vec2-conformer"}, "model_type 'wav2vec2-conformer' is not supported"),
+        ({"model_type": ["wav2vec2"]}, "is not supported"),
         ({"architectures": ["Wav2Vec2ForSequenceClassification"]}, "has a head that SpeechKit does not read"),
+        ({"architectures": [7]}, "7 has a head that SpeechKit does not read"),
+        ({"architectures": 7}, "7 has a head that SpeechKit does not read"),
         ({"hidden_act": "relu"}, "hidden_act='relu' is not supported, only 'gelu'"),
         ({"add_adapter": True}, "add_adapter=True is not supported"),
         ({"adapter_attn_dim": 16}, "adapter_attn_dim=16 is not supported"),
@@ -324,6 +327,32 @@ def test_the_hand_written_folder_is_good(tmp_path):
 )
 def test_other_huggingface_models(tmp_path, refused, config, message):
     assert re.search(message, refused(hugging(tmp_path / "hf", config)))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        [],
+        {},
+        {"extractor_mode": "group_norm"},
+        {"extractor_mode": "layer_norm", "extractor_conv_layer_config": 3},
+        {
+            "extractor_mode": ["x"],
+            "extractor_conv_layer_config": [[8, 10, 5]],
+            "encoder_layer_norm_first": True,
+        },
+        {
+            "extractor_mode": "group_norm",
+            "extractor_conv_layer_config": [[8]],
+            "encoder_layer_norm_first": True,
+        },
+    ],
+)
+def test_other_configurations_beside_torchaudios_weights(tmp_path, refused, config):
+    table = rows("group")
+    path = save({row[2]: value for row, value in zip(table, tensors(table))}, tmp_path / "model.pt")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "config.json: not the arguments of torchaudio's wav2vec2_model" in refused(path)
 
 
 @pytest.mark.parametrize(
