@@ -53,6 +53,10 @@ class Kind:
         """Features of another program, at so many frames a second."""
         return cls(None, False, rate, 0.5 / rate)
 
+    def processes(self, jobs: int) -> int:
+        """How many of so many processes may compute these features: one alone can feed a GPU."""
+        return jobs if getattr(self.config, "device", "cpu") == "cpu" else 1
+
 
 def read_kind(folder: str | Path, rate: float | None = None) -> Kind:
     """Says what the feats.scp of a data directory holds.
@@ -234,6 +238,7 @@ def sample_frames(
         if total >= max_frames:
             break
     frames, done, problems = np.empty((0, 0), np.float32), 0, []
+    jobs = min(source.kind.processes(jobs) for source in sources)
     found = (array for part in run_parallel(_Reads(sources), pieces(chosen), jobs) for array in part)
     for (index, utterance), take, array in zip(chosen, takes, found):
         if isinstance(array, BadSample):

@@ -83,6 +83,7 @@ def label_directory(
     if stamp.fresh():
         return None
     rows, usage, inertia, problems = {}, np.zeros(len(book.centres), np.int64), 0.0, []
+    jobs = book.kind.processes(jobs)
     for part in run_parallel(_Labeller(source, book), pieces(source.utterances), jobs):
         for found in part:
             if isinstance(found, BadSample):

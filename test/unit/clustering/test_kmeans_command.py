@@ -1,6 +1,7 @@
 """`speechkit kmeans` from features to labels and their quality."""
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from factories import write_table
 from tiny_training import make_dump
 
 from speechkit.bin.__main__ import main
-from speechkit.clustering.codebook import Codebook
+from speechkit.clustering import frames, labels
+from speechkit.clustering.codebook import Codebook, Subspace
 from speechkit.clustering.frames import Kind, open_source, sample_frames
 from speechkit.frontends import mfcc
 
@@ -111,6 +113,30 @@ def test_samples_are_bounded_seeded_and_do_not_depend_on_processes(data):
     assert np.array_equal(part, sample_frames([source], 120, seed=3, jobs=2)[0])
     assert not np.array_equal(part, sample_frames([source], 120, seed=4)[0])
     assert {tuple(frame) for frame in part} <= {tuple(frame) for frame in everything}
+
+
+@dataclass
+class OnGpu(mfcc.Config):
+    """MFCCs that claim to be computed on a GPU."""
+
+    device: str = "cuda"
+
+
+@pytest.mark.parametrize("config, asked", [(mfcc.Config(), 3), (OnGpu(), 1)])
+def test_one_process_alone_computes_on_a_gpu(data, tmp_path, monkeypatch, config, asked):
+    seen = []
+
+    def here(function, items, jobs):
+        seen.append(jobs)
+        return map(function, items)
+
+    monkeypatch.setattr(frames, "run_parallel", here)
+    monkeypatch.setattr(labels, "run_parallel", here)
+    kind = Kind.of(config)
+    source = open_source(data, kind)
+    found, _ = sample_frames([source], 50, jobs=3)
+    labels.label_directory(Codebook(found[:5], 13, Subspace(), kind, {}), data, jobs=3)
+    assert seen == [asked, asked]
 
 
 def test_features_of_another_program_need_a_rate(data, tmp_path, capsys):
