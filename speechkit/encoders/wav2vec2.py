@@ -123,6 +123,7 @@ class Wav2Vec2Encoder(nn.Module):
             config.extractor,
             config.pad_policy,
             config.checkpointing,
+            config.pad_mask,
         )
         self.feature_projection = FeatureProjection(
             config.conv_channels[-1], config.dim, config.norm_eps, config.feature_norm
@@ -187,9 +188,18 @@ class Wav2Vec2Encoder(nn.Module):
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.feature_grad_mult > 0):
             frames, packing = self.feature_extractor(normalise_waveform(x, lengths, self.normalize), lengths)
+        return self._scaled(frames), packing
+
+    def convolve_padded(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """The same of the whole batch, `(B, T, C)`, with the frames of its padding (samples of 0)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.feature_grad_mult > 0):
+            x = normalise_waveform(x, lengths, self.normalize)
+            return self._scaled(self.feature_extractor.padded(x, lengths))
+
+    def _scaled(self, frames: Tensor) -> Tensor:
         if self.feature_grad_mult not in (0, 1) and frames.requires_grad:
-            frames = _ScaledGradient.apply(frames, self.feature_grad_mult)
-        return frames, packing
+            return _ScaledGradient.apply(frames, self.feature_grad_mult)
+        return frames
 
     def _nothing(self, raw: Tensor, packing: Packing) -> EncoderOutput:
         nothing = raw.new_zeros(len(packing.sizes), 0, self.output_dim)

@@ -105,6 +105,10 @@ class Config:
     pad_policy: Literal["masked", "hf"] = "masked"
     """Statistics of `extractor: group` over an utterance's own samples, or over padding too (published)."""
 
+    pad_mask: Literal["conv", "legacy"] = "conv"
+    """Frames of an utterance in a padded batch: those that it fills, or, as HuBERT's were counted, up to two
+    more; `legacy` is for comparisons: the frames of an utterance then depend on the longest of its batch."""
+
     norm_eps: float = 1e-5
     """Added to the variance in layer norms."""
 

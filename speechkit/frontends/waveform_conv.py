@@ -134,6 +134,9 @@ class WaveformConv(nn.Module):
         pad_policy: "masked" takes the statistics of "group" over each utterance's own samples, "hf" over
             the whole padded row, as the public toolkits do.
         checkpointing: recompute the convolutions in the backward pass instead of storing their results.
+        pad_mask: "conv" counts the frames whose whole window an utterance fills; "legacy" those that share a
+            sample with it when the batch is divided into as many equal parts as it has frames, at most two
+            more (fairseq, models/hubert/hubert.py, forward_padding_mask).
     """
 
     def __init__(
@@ -145,22 +148,30 @@ class WaveformConv(nn.Module):
         norm: str,
         pad_policy: str = "masked",
         checkpointing: bool = False,
+        pad_mask: str = "conv",
     ) -> None:
         super().__init__()
         norms = [norm] * len(channels) if norm == "layer" else ["group"] + [None] * (len(channels) - 1)
         shapes = zip([1, *channels], channels, kernels, strides, norms)
         self.conv_layers = nn.ModuleList(ConvLayer(a, b, k, s, bias, n) for a, b, k, s, n in shapes)
-        self.pad_policy, self.checkpointing = pad_policy, checkpointing
+        self.pad_policy, self.pad_mask, self.checkpointing = pad_policy, pad_mask, checkpointing
         self.output_dim = channels[-1]
         self.window, self.stride = 1, 1
         for kernel, step in zip(kernels, strides):
             self.window, self.stride = self.window + (kernel - 1) * self.stride, self.stride * step
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
-        """`(B,)` frames for so many samples; 0 for fewer than the window (400 samples)."""
+        """`(B,)` frames for so many samples; 0 for fewer than the window (400 samples).
+
+        With `pad_mask: legacy` that depends on the longest of them.
+        """
+        frames = lengths
         for layer in self.conv_layers:
-            lengths = layer.output_lengths(lengths)
-        return lengths
+            frames = layer.output_lengths(frames)
+        if self.pad_mask == "conv" or not frames.numel() or not frames.max():
+            return frames
+        part = torch.div(lengths.max(), frames.max(), rounding_mode="floor")
+        return torch.div(lengths + part - 1, part, rounding_mode="floor").clamp(max=frames.max())
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Packing]:
         """Frames of every utterance.
@@ -175,12 +186,14 @@ class WaveformConv(nn.Module):
         packing = Packing(self.output_lengths(lengths))
         if packing.total == 0:
             return x.new_zeros(0, self.output_dim), packing
-        if self.pad_policy == "hf":
-            return packing.pack(self._convolve(x[..., None])), packing
-        if x.is_cuda:
-            return packing.pack(self._convolve(x[..., None], lengths)), packing
+        if x.is_cuda or self.pad_policy == "hf" or self.pad_mask == "legacy":
+            return packing.pack(self.padded(x, lengths)), packing
         rows = [row[None, :size, None] for row, size in zip(x, lengths.tolist()) if size >= self.window]
         return torch.cat([self._convolve(row)[0] for row in rows]), packing
+
+    def padded(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """The frames `(B, T, C)` of a padded batch, those of its padding too; arguments as of `forward`."""
+        return self._convolve(x[..., None], None if self.pad_policy == "hf" else lengths)
 
     def _convolve(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """`(B, S, 1)` to `(B, T, C)`; `lengths` only where there is padding."""

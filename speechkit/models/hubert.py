@@ -20,6 +20,7 @@ from speechkit.layers import span_mask
 from speechkit.losses import masked_prediction as prediction
 from speechkit.metrics.label_prediction import prediction_advice
 from speechkit.models.assets import Assets
+from speechkit.models.feature_penalty import feature_penalty, penalised_frames
 from speechkit.models.hubert_config import Config
 from speechkit.models.inputs import build_masked_encoder
 
@@ -39,7 +40,7 @@ class Frames:
     Attributes:
         masked: `(B, T)` bool, hidden and labelled.
         unmasked: `(B, T)` bool, seen and labelled.
-        encoded: number of encoder frames.
+        encoded: number of encoder frames that the penalty is over.
     """
 
     masked: Tensor
@@ -111,7 +112,8 @@ class HubertModel(nn.Module):
 
     def frames(self, batch: Batch) -> Frames:
         """Draws the mask over the frames that have a label of every set."""
-        encoded = self.encoder.output_lengths(batch[self.inputs[0]].lengths.cpu())
+        inputs = batch[self.inputs[0]]
+        encoded = self.encoder.output_lengths(inputs.lengths.cpu())
         lengths = encoded
         for labels, shift in zip(self.label_sets, self.shifts):
             counts = (batch[labels.field].lengths.cpu() - shift).clamp(min=0)
@@ -120,7 +122,8 @@ class HubertModel(nn.Module):
         width = int(encoded.max())
         masked = span_mask.span_mask(lengths, self.config.mask, batch.keys, SALT, width)
         labelled = torch.arange(width) < lengths[:, None]
-        return Frames(masked, labelled & ~masked, int(encoded.sum()))
+        penalised = penalised_frames(self.encoder, inputs, self.config.penalty_padding)
+        return Frames(masked, labelled & ~masked, penalised)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Predicted frames; of accuracies those they are of; for the penalty all; 1 for perplexities."""
@@ -162,8 +165,7 @@ class HubertModel(nn.Module):
             zero = torch.zeros((), device=mask.device)
             values |= {f"accuracy_unmasked{suffix}": zero for suffix in self.suffixes}
         if "penalty" in self.weights:
-            raw = output.local_raw.to(torch.promote_types(output.local_raw.dtype, torch.float32))
-            values["penalty"] = raw.square().sum() / raw.size(-1)  # padding is 0
+            values["penalty"] = feature_penalty(self.encoder, output, inputs, self.config.penalty_padding)
         values["bits"] = self._bits(values, frames)
         return values
 

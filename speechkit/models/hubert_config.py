@@ -66,6 +66,10 @@ class Config:
     """w_f, weight of the mean square of the features before their norm; null is 10, the published value, with
     an encoder of samples, and no such term with others."""
 
+    penalty_padding: bool = False
+    """Whether frames of padding count in that mean, as published: where a batch is padded they cost its
+    convolutions once more."""
+
     log_interval: int = 50
     """Updates between those at which unmasked frames are predicted too, to be watched; always on dev sets."""
 

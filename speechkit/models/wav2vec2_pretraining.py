@@ -7,17 +7,15 @@ Conformer of Zhang et al., 2020). With several languages in the training data th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from speechkit.config import check_range, kind
 from speechkit.data.batch import Batch
-from speechkit.encoders import ENCODERS, EncoderOutput
+from speechkit.encoders import EncoderOutput
 from speechkit.errors import InputError
-from speechkit.layers import gumbel_quantizer, span_mask
+from speechkit.layers import span_mask
 from speechkit.layers.dropout import dropout
 from speechkit.layers.gumbel_quantizer import GumbelQuantizer, Quantized
 from speechkit.layers.norms import utterance_norm
@@ -26,80 +24,14 @@ from speechkit.losses.contrastive import Draw
 from speechkit.losses.diversity import diversity_loss, perplexity
 from speechkit.metrics.codebook import contrastive_advice, usage
 from speechkit.models.assets import Assets
+from speechkit.models.feature_penalty import feature_penalty, penalised_frames
 from speechkit.models.inputs import build_masked_encoder
+from speechkit.models.wav2vec2_pretraining_config import Config
+
+__all__ = ["Config", "Masked", "Wav2Vec2Model", "build"]
 
 SALT = 0x3A5C
 """Keeps the draws of masks apart from others of the same key."""
-
-
-@dataclass
-class Config:
-    """wav2vec 2.0; the defaults are the Base model's."""
-
-    name: str = "wav2vec2"
-    """The model's kind."""
-
-    input_dim: int | None = None
-    """Feature dimension; null takes it from the CMVN statistics, or 80 without any. Samples have none."""
-
-    encoder: Any = kind(ENCODERS, "wav2vec2")
-    """The encoder, of samples or of features; one of features needs `mask_embedding: true`."""
-
-    mask: span_mask.Config = field(default_factory=span_mask.Config)
-    """Which frames are hidden and predicted."""
-
-    targets: Literal["gumbel", "linear"] = "gumbel"
-    """What is told apart: codewords, or a projection of the local features without quantization."""
-
-    quantizer: gumbel_quantizer.Config = field(default_factory=gumbel_quantizer.Config)
-    """Codebooks; not used by `targets: linear`."""
-
-    contrastive: contrastive.Config = field(default_factory=contrastive.Config)
-    """Distractors and the similarity."""
-
-    projection_dim: int = 256
-    """F, dimension in which predictions and targets are compared: 256 in Base, 768 in Large."""
-
-    target_norm: Literal["encoder", "utterance"] | None = None
-    """How features are normalised before they become targets: as the encoder does, or each channel over the
-    frames of the utterance; null is `encoder` with samples and `utterance` with features, whose subsampling
-    has no norm: what all frames have in common would leave few codes in use."""
-
-    target_gradient: float | None = None
-    """Factor of the gradient from the targets into the encoder; null is 1 with samples (where the
-    encoder's `feature_grad_mult` comes on top) and 0 with features. Small runs learn sooner with 0."""
-
-    dropout_features: float = 0.1
-    """Probability of dropping a value of what targets are made from; 0 in Large."""
-
-    diversity: Literal["perplexity", "entropy"] = "perplexity"
-    """Form of the diversity loss: as released, or as printed."""
-
-    diversity_weight: float = 0.1
-    """Weight of the diversity loss."""
-
-    penalty_weight: float | None = None
-    """Weight of the mean square of the features before their norm: 0 in Large (the term is only watched);
-    null is 10, as in Base, with an encoder of samples, and no such term with others."""
-
-    alarm_after: int = 1000
-    """Updates before the log warns of a collapsed codebook or a loss at chance; the warm-up's, say."""
-
-    def __post_init__(self) -> None:
-        check_range("projection_dim", self.projection_dim, 1)
-        if self.input_dim is not None:
-            check_range("input_dim", self.input_dim, 1)
-        check_range("dropout_features", self.dropout_features, 0, 1, open_high=True)
-        for name in ("diversity_weight", "alarm_after", "penalty_weight", "target_gradient"):
-            if getattr(self, name) is not None:
-                check_range(name, getattr(self, name), 0)
-        if self.targets == "linear" and self.contrastive.codebook_negatives:
-            raise ValueError("contrastive.codebook_negatives: linear targets have no codebook; set it to 0")
-        if self.targets == "gumbel" and (self.quantizer.dim or self.projection_dim) % self.quantizer.groups:
-            raise ValueError(
-                f"projection_dim={self.projection_dim} must be a multiple of "
-                f"quantizer.groups={self.quantizer.groups}, or quantizer.dim given"
-            )
 
 
 @dataclass(frozen=True)
@@ -110,11 +42,13 @@ class Masked:
         mask: `(B, T)` bool on the CPU; none or at least 2 frames of an utterance.
         lengths: `(B,)` frames on the CPU.
         count: number of masked frames.
+        penalised: number of frames that the penalty is over.
     """
 
     mask: Tensor
     lengths: Tensor
     count: int
+    penalised: int
 
 
 class Wav2Vec2Model(nn.Module):
@@ -162,7 +96,8 @@ class Wav2Vec2Model(nn.Module):
         lengths = self.encoder.output_lengths(inputs.lengths.cpu())
         mask = span_mask.span_mask(lengths, self.config.mask, batch.keys, SALT)
         mask &= mask.sum(1, keepdim=True) > 1
-        return Masked(mask, lengths, int(mask.sum()))
+        penalised = penalised_frames(self.encoder, inputs, self.config.penalty_padding)
+        return Masked(mask, lengths, int(mask.sum()), penalised)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Masked frames; for the penalty all frames; 1 for perplexities and the temperature."""
@@ -171,7 +106,7 @@ class Wav2Vec2Model(nn.Module):
     def _counts(self, masked: Masked) -> dict[str, int]:
         counts = dict.fromkeys(("contrastive", "bits", "accuracy"), masked.count)
         if self.penalised:
-            counts["penalty"] = int(masked.lengths.sum())
+            counts["penalty"] = masked.penalised
         if self.quantizer is not None:
             counts["diversity"] = masked.count
             watched = ("code_perplexity", "probability_perplexity", "temperature")
@@ -202,8 +137,8 @@ class Wav2Vec2Model(nn.Module):
             "accuracy": contrastive.correct(logits.detach()).sum(),
         }
         if self.penalised:
-            raw = output.local_raw
-            values["penalty"] = _squares(raw if "penalty" in self.weights else raw.detach())
+            penalty = feature_penalty(self.encoder, output, inputs, self.config.penalty_padding)
+            values["penalty"] = penalty if "penalty" in self.weights else penalty.detach()
         if quantized is not None:
             values |= self._usage(quantized, masked, temperature, targets)
         return values
@@ -295,12 +230,6 @@ def _scale_gradient(x: Tensor, factor: float) -> Tensor:
     """The same values, whose gradient is multiplied by a number."""
     still = x.detach()
     return still + factor * (x - still) if factor else still
-
-
-def _squares(x: Tensor) -> Tensor:
-    """Sum over frames of the mean square over channels, in fp32; padding is 0."""
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    return x.square().sum() / x.size(-1)
 
 
 def build(config: Config, assets: Assets) -> Wav2Vec2Model:

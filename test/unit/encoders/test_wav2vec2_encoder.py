@@ -211,6 +211,40 @@ def test_utterances_without_a_frame_do_not_harm_a_batch(preset):
     assert len(nothing.hidden_states) == 5
 
 
+@pytest.mark.parametrize("preset", ["base", "large_lv60"])
+def test_legacy_padding_masks_count_parts_of_the_batch(preset):
+    """The mask of samples is cut to a multiple of the frames; one is padding when all of its part is."""
+    encoder = small(preset=preset, normalize="none", pad_mask="legacy").eval()
+    plain = small(preset=preset, normalize="none").eval()
+    plain.load_state_dict(encoder.state_dict())
+    encoder.keep_local = True
+    more = 0
+    for seed in range(12):
+        torch.manual_seed(seed)
+        lengths = torch.randint(0, 12_000, (6,))
+        lengths[seed % 6] = widest = int(torch.randint(12_000, 16_000, ()))
+        frames = int(plain.output_lengths(torch.tensor([widest])))
+        padding = torch.arange(widest) >= lengths[:, None]
+        parts = padding[:, : widest - widest % frames].view(6, frames, -1).all(-1)
+        expected = (~parts).sum(1)
+        assert torch.equal(encoder.output_lengths(lengths), expected)
+        surplus = expected - plain.output_lengths(lengths)
+        assert 0 <= surplus.min() and surplus.max() <= 2
+        more += int(surplus.sum())
+    assert more > 10
+    assert torch.equal(encoder.output_lengths(lengths[:0]), lengths[:0])
+    x = 0.1 * torch.randn(6, widest, dtype=torch.float64)
+    output = encoder(x, lengths)
+    assert torch.equal(output.lengths, expected)
+    whole = encoder.convolve_padded(x, lengths)
+    own = plain.convolve(x, lengths)[0]
+    kept = torch.arange(frames) < plain.output_lengths(lengths)[:, None]
+    torch.testing.assert_close(whole[kept], own, rtol=0, atol=1e-10)
+    kept = torch.arange(frames) < expected[:, None]
+    local = encoder.feature_projection.layer_norm(whole[kept])
+    torch.testing.assert_close(output.local[kept], local, rtol=0, atol=1e-10)
+
+
 def test_bf16_autocast_trains_and_keeps_the_residuals_in_fp32():
     encoder = small(torch.float32, **NO_DROPOUT, feature_grad_mult=1.0).train()
     encoder.keep_hidden_states = True

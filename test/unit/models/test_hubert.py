@@ -59,6 +59,16 @@ def term(losses, name):
     return losses[name][0]
 
 
+def test_the_penalty_may_count_frames_of_padding():
+    plain, model, batch = samples_model().eval(), samples_model(penalty_padding=True).eval(), samples_batch()
+    encoder, speech = model.encoder, batch["speech"]
+    whole = encoder.convolve_padded(speech.values, speech.lengths).square().mean(-1)
+    (value, count), (own, fewer) = (m.loss(batch, 0)["penalty"] for m in (model, plain))
+    assert (count, fewer) == (3 * 49, 114) and value.item() == pytest.approx(whole.sum().item(), rel=1e-10)
+    kept = whole[torch.arange(49) < encoder.output_lengths(speech.lengths)[:, None]]
+    assert own.item() == pytest.approx(kept.sum().item(), rel=1e-10) and own < value
+
+
 @pytest.mark.parametrize("labels", [98, 60, 1])
 def test_masked_and_unmasked_frames_are_a_partition_of_those_with_a_label(labels):
     model, batch = samples_model(), samples_batch()

@@ -87,6 +87,41 @@ def test_terms_counts_and_gradients(inputs, more):
     assert not missing and model.encode(batch) == {}
 
 
+@pytest.mark.parametrize("extractor", ["group", "layer"])
+@pytest.mark.parametrize("policy", ["masked", "hf"])
+def test_the_penalty_may_count_the_frames_of_padding(extractor, policy):
+    """As published: the mean square over all frames that the convolutions make of the padded batch."""
+    options = [f"encoder.extractor={extractor}", f"encoder.pad_policy={policy}", "encoder.normalize=none"]
+    batch = make_batch("speech", torch.float64)
+    inputs, found = batch["speech"], {}
+    for padding in ("true", "false"):
+        model = make("speech", *options, f"penalty_padding={padding}").double().eval()
+        found[padding] = model.loss(batch, 0)["penalty"]
+        assert model.counts(batch)["penalty"] == found[padding][1]
+    convolutions = model.encoder.feature_extractor
+
+    def squares(x, lengths):
+        frames = x[..., None]
+        for layer in convolutions.conv_layers:
+            lengths = lengths if lengths is None else layer.output_lengths(lengths)
+            frames = layer(frames, lengths)
+        return frames.square().mean(-1)
+
+    whole = squares(inputs.values, None if policy == "hf" else inputs.lengths)
+    assert found["true"][1] == whole.numel() == 4 * 79
+    assert found["true"][0].item() == pytest.approx(whole.sum().item(), rel=1e-9)
+    lengths = model.encoder.output_lengths(inputs.lengths)
+    own = whole[torch.arange(79) < lengths[:, None]]
+    assert found["false"][1] == len(own) < whole.numel()
+    assert found["false"][0].item() == pytest.approx(own.sum().item(), rel=1e-9)
+    alone = select(batch, 3)  # without padding there is no difference
+    shares = [
+        make("speech", f"penalty_padding={p}").double().eval().loss(alone, 0) for p in ("true", "false")
+    ]
+    assert shares[0]["penalty"][1] == shares[1]["penalty"][1]
+    assert torch.equal(shares[0]["penalty"][0], shares[1]["penalty"][0])
+
+
 @pytest.mark.parametrize("inputs", INPUTS)
 @pytest.mark.parametrize("everywhere", ["false", "true"])
 def test_terms_of_an_utterance_depend_on_nothing_else(inputs, everywhere):
