@@ -517,3 +517,6 @@ def test_encoders_that_other_toolkits_do_not_have(tmp_path, refused):
     )
     linear = make("c", "model.name=wav2vec2", "model.targets=linear")
     assert "transformers has no pre-training without a quantizer" in refused(linear, "--to", "huggingface")
+    bare = make("d", "model.name=wav2vec2", "model.encoder.feature_norm=false")
+    message = "model.encoder.feature_norm=false: torchaudio has no such encoder"
+    assert message in refused(bare, "--to", "torchaudio")
