@@ -25,6 +25,7 @@ from speechkit.encoders import EncoderOutput
 from speechkit.errors import InputError
 from speechkit.files import hash_json
 from speechkit.frontends import FEATURES
+from speechkit.frontends.waveform_conv import normalise_waveform
 from speechkit.train.checkpoint import find_checkpoint, load_model, load_weights
 
 # Seconds of audio encoded at once: a CPU gains nothing from more, a GPU needs much to be busy.
@@ -111,6 +112,8 @@ class FrozenEncoder:
             raise InputError(f"{checkpoint}: a model of kind {self.run.model.name} has no encoder")
         self.encoder = model.encoder.requires_grad_(False)
         self.encoder.keep_hidden_states, self.encoder.keep_local = True, False
+        self.normalize = getattr(self.encoder, "normalize", "none")
+        self.encoder.normalize = "none"  # `inputs` does it: statistics are the utterance's, not a chunk's
         self.cmvn = getattr(model, "cmvn", nn.Identity())
         self.front = load_kind(FEATURES, self.run.features.name).build(self.run.features)
         self.rate = self.front.rate
@@ -136,9 +139,13 @@ class FrozenEncoder:
             del stack[layer:]
 
     def inputs(self, waveform: np.ndarray) -> Tensor:
-        """What the encoder reads of an utterance: `(S,)` samples, or `(T, F)` features not yet normalised."""
+        """What the encoder reads of an utterance: `(S,)` samples, normalised if that is the encoder's way, or
+        `(T, F)` features not yet normalised."""
         waveform = np.asarray(waveform, dtype=np.float32)
-        return torch.from_numpy(waveform if self.encoder.takes == "speech" else self.front(waveform))
+        if self.encoder.takes == "features":
+            return torch.from_numpy(self.front(waveform))
+        row = torch.from_numpy(waveform)[None]
+        return normalise_waveform(row, torch.tensor([row.size(1)]), self.normalize)[0]
 
     def frames(self, samples: int) -> int:
         """How many frames come out of so many samples."""

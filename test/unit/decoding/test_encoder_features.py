@@ -99,11 +99,26 @@ def test_a_chunk_is_encoded_as_if_it_were_alone(checkpoint):
         np.testing.assert_allclose(made[start:end], alone, atol=2e-4)
 
 
-@pytest.mark.parametrize("encoder,reach", [(CONFORMER, 0), ({**WAV2VEC2, "extractor": "layer"}, 4)])
+NORMALISED = {**WAV2VEC2, "extractor": "layer", "normalize": "fairseq"}
+
+
+def test_samples_are_normalised_once_as_the_encoder_does(tmp_path):
+    folder = make_checkpoint(tmp_path / "model", NORMALISED, cmvn=False)
+    speech = 0.01 * waveform(1.3, seed=1) + 0.02
+    states, last = states_by_hand(folder, speech)
+    np.testing.assert_allclose(encoder_features.build(config_of(folder))(speech), last, atol=1e-5)
+    made = encoder_features.build(config_of(folder, layer=2)).many([waveform(2, seed=2), speech])
+    np.testing.assert_allclose(made[1], states[2], atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "encoder,reach", [(CONFORMER, 0), ({**WAV2VEC2, "extractor": "layer"}, 4), (NORMALISED, 4)]
+)
 def test_before_attention_chunks_differ_at_their_borders_only(tmp_path, encoder, reach):
     """Subsampling sees its whole window in every chunk; positions by convolution see 4 frames further."""
     folder = make_checkpoint(tmp_path / "model", encoder, cmvn=reach == 0)
     speech = waveform(7.1, seed=4)
+    speech *= np.linspace(0.2, 1, len(speech), dtype=np.float32)  # chunks of different levels
     whole, parts = (
         encoder_features.build(config_of(folder, layer=0, chunk_seconds=seconds)) for seconds in (100.0, 3.0)
     )
