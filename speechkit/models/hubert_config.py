@@ -86,6 +86,8 @@ class Config:
                 raise ValueError(f"labels: '{name}' is not kmeans or kmeans_<name>")
         if len(set(self.labels)) < len(self.labels):
             raise ValueError(f"labels: a set is named twice in {self.labels}")
+        if {"kmeans", "kmeans_kmeans"} <= set(self.labels):
+            raise ValueError("labels: the terms of kmeans and kmeans_kmeans have the same names; rename one")
         for count in self.classes:
             check_range("classes", count, 2, 2**31 - 1)
         for shift in self.label_shifts or []:

@@ -52,9 +52,15 @@ def build_masked_encoder(
     """The same for an encoder whose frames will be masked; see `build_encoder`.
 
     Raises:
-        InputError: it has no mask embedding, or the statistics another dimension than `input_dim`.
+        InputError: it has no mask embedding, the statistics have another dimension than `input_dim`, or there
+            is such a dimension for samples.
     """
     built = build_encoder(encoder, input_dim, assets)
+    if input_dim is not None and built[2] is None:
+        raise InputError(
+            f"model.input_dim={input_dim}: is for features, and the {encoder.name} encoder takes "
+            f"{built[0].takes}; leave it out"
+        )
     if not has_mask_embedding(built[0]):
         raise InputError(
             f"pre-training by masked prediction: the {encoder.name} encoder was built without a mask "

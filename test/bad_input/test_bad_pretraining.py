@@ -41,6 +41,7 @@ def last_line(capsys):
         ),
         (TINY, {"model__quantizer__dim": 9}, "dim=9 must be a multiple of groups=2"),
         (TINY, {"model__input_dim": 0}, "input_dim=0 must be in"),
+        (TINY, {"model__input_dim": 80}, "input_dim=80: is for features, and the wav2vec2"),
     ],
 )
 def test_settings_that_cannot_be(world, encoder, changes, message, capsys):

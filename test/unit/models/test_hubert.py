@@ -308,6 +308,10 @@ def test_advice(accuracy, used, true, said):
         ({"labels": ["kmeans", "kmeans_b"]}, "need one entry for each set"),
         ({"labels": ["phones"]}, "'phones' is not kmeans or kmeans_<name>"),
         ({"labels": ["kmeans"] * 2, "classes": [3, 3], "label_rates": [50, 50]}, "named twice"),
+        (
+            {"labels": ["kmeans", "kmeans_kmeans"], "classes": [3, 3], "label_rates": [50, 50]},
+            "kmeans and kmeans_kmeans have the same names",
+        ),
         ({"classes": [1]}, "classes"),
         ({"masked_weight": 0}, "nothing would be learnt"),
         ({"temperature": 0}, "temperature"),
