@@ -7,6 +7,7 @@ only attention and convolutions need to know where an utterance ends.
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 
 import torch
@@ -53,6 +54,16 @@ class Packing:
         self.total = sum(self.sizes)
         self.regular = self.total == self.width * len(self.sizes)
         """No padding at all: packing is a change of shape."""
+
+    def to(self, device: torch.device) -> Packing:
+        """The same on a device, with indices made here: nothing has to be waited for and brought back."""
+        if self.lengths.device == device:
+            return self
+        moved = copy(self)
+        moved.lengths, moved.index = self.lengths.to(device), self.index.to(device)
+        for name in ("positions", "utterance", "offsets"):
+            moved.__dict__.pop(name, None)
+        return moved
 
     @cached_property
     def index(self) -> Tensor:

@@ -7,7 +7,7 @@ K copies of them, and a backward pass that sums in a fixed order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -55,12 +55,12 @@ class Config:
 
 @dataclass(frozen=True)
 class Draw:
-    """Frames to predict, and what to tell them from; int64 tensors on one device.
+    """Frames to predict, and what to tell them from; int64 tensors.
 
     With distractors from other utterances, the whole batch counts as one group.
 
     Attributes:
-        rows: `(U,)` frames to predict in each group, N in all.
+        rows: `(U,)` frames to predict in each group, N in all; on the CPU, as `sizes` is.
         sizes: `(U,)` candidates in each group, P in all.
         own: `(N,)` place of the true one among the candidates of its group.
         others: `(N, K)` places of distractors there, never `own`.
@@ -74,9 +74,14 @@ class Draw:
     seeds: np.ndarray
 
     def to(self, device: torch.device) -> Draw:
-        """The same on a device."""
-        moved = [t.to(device) for t in (self.rows, self.sizes, self.own, self.others)]
-        return Draw(*moved, self.seeds)
+        """The same on a device, but for what is counted on the CPU."""
+        return replace(self, own=self.own.to(device), others=self.others.to(device))
+
+    @property
+    def packings(self) -> tuple[Packing, Packing]:
+        """Where the groups lie among the frames to predict, and among the candidates."""
+        device = self.own.device
+        return Packing(self.rows).to(device), Packing(self.sizes).to(device)
 
 
 def draw_distractors(mask: Tensor, lengths: Tensor, keys: Tensor, config: Config) -> Draw:
@@ -131,7 +136,7 @@ def contrastive_logits(
     Returns:
         `(N, 1 + K)`, the true one first.
     """
-    rows, pool = Packing(draw.rows), Packing(draw.sizes)
+    rows, pool = draw.packings
     if rows.total == 0:
         return predictions.new_zeros(0, 1 + draw.others.size(1)) + 0 * predictions.sum()
     with torch.autocast(predictions.device.type, enabled=False):
@@ -145,12 +150,12 @@ def contrastive_logits(
 
 def own_words(draw: Draw, words: Tensor) -> Tensor:
     """`(N,)` numbers of the true candidates."""
-    return _words_at(draw.own[:, None], draw, Packing(draw.rows), words).squeeze(1)
+    return _words_at(draw.own[:, None], draw, draw.packings[0], words).squeeze(1)
 
 
 def _words_at(columns: Tensor, draw: Draw, rows: Packing, words: Tensor) -> Tensor:
     """`(N, ...)` numbers of candidates given by their places in their groups."""
-    first = (draw.sizes.cumsum(0) - draw.sizes).index_select(0, rows.utterance)
+    first = (draw.sizes.cumsum(0) - draw.sizes).to(columns.device).index_select(0, rows.utterance)
     return words.index_select(0, (columns + first[:, None]).flatten()).view(columns.shape)
 
 

@@ -33,5 +33,16 @@ def test_pack_and_unpack(lengths):
     assert packing.offsets.dtype == torch.int32
 
 
+def test_a_packing_moves_with_its_indices():
+    packing = Packing(torch.tensor([3, 0, 2]))
+    assert packing.to(torch.device("cpu")) is packing
+    packing.positions, packing.utterance, packing.offsets  # noqa: B018 (made and kept)
+    moved = packing.to(torch.device("meta"))
+    parts = (moved.lengths, moved.index, moved.positions, moved.utterance, moved.offsets)
+    assert {part.device.type for part in parts} == {"meta"}
+    assert (moved.sizes, moved.total, moved.width) == ([3, 0, 2], 5, 3)
+    assert packing.index.tolist() == [0, 1, 2, 6, 7]
+
+
 def test_groups_are_runs_of_equal_length():
     assert Packing(torch.tensor([4, 4, 0, 4, 2, 2, 2])).groups == [(2, 4), (1, 4), (3, 2)]
