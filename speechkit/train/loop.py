@@ -13,15 +13,17 @@ from speechkit.config import load_kind
 from speechkit.data.dataset import Loaded
 from speechkit.errors import InputError, nearest
 from speechkit.train import optim
+from speechkit.train.data_sets import dev_stream, references, watched
 from speechkit.train.ema import EMA
 from speechkit.train.freeze import Freezing
-from speechkit.train.log import Log, append_row
+from speechkit.train.log import Log
 from speechkit.train.persistence import finish, save
 from speechkit.train.schedule import SCHEDULES
-from speechkit.train.setup import Setup, dev_stream, references, watched
+from speechkit.train.setup import Setup
 from speechkit.train.signals import STOPPED, StopRequest, Watchdog
-from speechkit.train.state import Progress, Window, environment, git_revision
-from speechkit.train.update import Outcome, Updater
+from speechkit.train.state import Progress, environment, git_revision
+from speechkit.train.telling import note_bad, note_skipped, tell_validation, tell_window
+from speechkit.train.update import Updater
 from speechkit.train.validation import Validator, columns
 
 
@@ -157,20 +159,20 @@ class Trainer:
         batches = [part.batch.to(ranks.device) if part.batch is not None else None for part in loaded]
         bad = [row for part in loaded for row in part.bad]
         *counts, broken, asked = ranks.sum([*self.updater.counts(batches), len(bad), stop.signal is not None])
-        self._note_bad(bad, int(broken), update)
+        note_bad(self, bad, int(broken), update)
         outcome = self.updater(batches, counts, update)
         if outcome.finite:
             progress.skipped_in_row = 0
             if self.ema is not None:
                 self.ema.update(update)
         else:
-            self._skip(batches, outcome, update)
+            note_skipped(self, batches, outcome, update)
         progress.update += 1
         seconds = time.perf_counter() - begun
         progress.seconds += seconds
-        self._account(outcome, row, seconds, waited)
+        progress.window.add(outcome, row, seconds, waited)
         if progress.update % config.loop.log_every == 0:
-            self._log_window(rate)
+            tell_window(self, rate)
         self.log.step()
         return bool(asked)
 
@@ -181,98 +183,6 @@ class Trainer:
         plan = self.setup.train.plan
         row = {"update": update + 1, "epoch": epoch, "plan": plan.hash(epoch), "updates": plan.updates(epoch)}
         self.log.row({**row, "kind": "epoch"}, "epoch")
-
-    def _note_bad(self, bad: list[tuple[str, str, str]], count: int, update: int) -> None:
-        """Lists unreadable utterances, and ends the run on all ranks when they are too many."""
-        progress, size = self.progress, len(self.setup.train.manifest)
-        for utterance, reason, detail in bad:
-            progress.reasons[reason] = progress.reasons.get(reason, 0) + 1
-            where = {"update": update + 1, "rank": self.ranks.rank, "utterance": utterance}
-            append_row(self.setup.exp / "bad_samples.jsonl", {**where, "reason": reason, "detail": detail})
-        progress.bad += count
-        if count and progress.bad > self.config.data.max_bad * size:
-            reasons = ", ".join(f"{n} x {reason}" for reason, n in sorted(progress.reasons.items()))
-            example = f"; {bad[0][0]}: {bad[0][1]}: {bad[0][2]}" if bad else ""
-            raise InputError(
-                f"{progress.bad} of {size} training utterances cannot be read, more than "
-                f"data.max_bad={self.config.data.max_bad} allows ({reasons}{example}); "
-                f"they are listed in {self.setup.exp / 'bad_samples.jsonl'}"
-            )
-
-    def _skip(self, batches: list, outcome: Outcome, update: int) -> None:
-        """Reports an update that was left out because its loss or gradient is not finite."""
-        progress = self.progress
-        progress.skipped += 1
-        progress.skipped_in_row += 1
-        blamed = self.updater.blame(batches, update)
-        row = {
-            "update": update + 1,
-            "rank": self.ranks.rank,
-            "norm": str(outcome.norm),
-            "sums": [str(value) for value in outcome.sums],
-            "ids": [utterance for batch in batches if batch is not None for utterance in batch.ids],
-            "blamed": blamed,
-        }
-        append_row(self.setup.exp / "nonfinite.jsonl", row)
-        names = ", ".join(entry["utterance"] for entry in blamed[:5]) or "no utterance alone"
-        file = self.setup.exp / "nonfinite.jsonl"
-        self.log.line(f"update {update}: loss or gradient not finite, skipped ({names}; see {file})")
-        if progress.skipped_in_row >= self.config.loop.max_nonfinite:
-            raise InputError(
-                f"{progress.skipped_in_row} updates in a row were not finite (loop.max_nonfinite); "
-                f"the batches are in {file}; lower optim.lr, or look at the utterances named there"
-            )
-
-    # Telling
-
-    def _account(self, outcome: Outcome, row: list, seconds: float, waited: float) -> None:
-        window = self.progress.window
-        if not window.sums:
-            window.sums, window.counts = [0.0] * len(self.terms), [0.0] * len(self.terms)
-        window.seconds += seconds
-        window.waited += waited
-        window.audio += sum(part.seconds for part in row)
-        window.padded += sum(part.padded for part in row)
-        if outcome.finite:
-            window.updates += 1
-            window.norm += outcome.norm
-            window.sums = [a + b for a, b in zip(window.sums, outcome.sums)]
-            window.counts = [a + b for a, b in zip(window.counts, outcome.counts)]
-
-    def _log_window(self, rate: float) -> None:
-        progress, window = self.progress, self.progress.window
-        found = zip(self.terms, window.sums, window.counts)  # what is watched now and then may be missing
-        terms = {t: s / max(1, n) for t, s, n in found if n or t in self.model.weights}
-        row = {
-            "update": progress.update,
-            "epoch": progress.epoch,
-            "kind": "train",
-            **columns(terms, self.model.weights),
-            "lr": rate,
-            "grad_norm": window.norm / max(1, window.updates),
-            "skipped": progress.skipped,
-            "bad": progress.bad,
-            "audio_seconds": round(window.audio, 3),
-            "padding": 1 - window.audio / window.padded,
-            "seconds": round(window.seconds, 4),
-            "wait_seconds": round(window.waited, 4),
-        }
-        self.log.row(row, "train")
-        speed = window.audio / max(1e-9, window.seconds)
-        limit = self.config.loop.max_updates
-        left = (limit - progress.update) * progress.seconds / progress.update
-        seen = "".join(f"{t} {v:.3g} " for t, v in terms.items() if t not in self.model.weights)
-        self.log.line(
-            f"update {progress.update}/{limit} epoch {progress.epoch} loss {row['loss']:.4g} {seen}"
-            f"lr {rate:.2e} norm {row['grad_norm']:.3g} | {speed:.0f} s of audio/s, "
-            f"padding {100 * row['padding']:.0f} %, "
-            f"waiting {100 * window.waited / max(1e-9, window.seconds):.0f} %, left {_duration(left)}"
-        )
-        if window.updates and hasattr(self.model, "advise"):
-            advice = self.model.advise({**dict.fromkeys(self.terms, 0.0), **row})
-            if advice:
-                self.log.line(advice)
-        progress.window = Window()
 
     def validate(self, watchdog: Watchdog) -> dict[str, float]:
         """Runs the dev set, notes the best updates, and writes sample texts."""
@@ -286,7 +196,7 @@ class Trainer:
         progress.best = progress.best[: max(1, self.config.checkpoints.kept[1])]
         progress.waited = 0 if better else progress.waited + 1
         progress.validated = progress.update
-        self.tell(metrics, samples, "dev", " (best)" if better else "")
+        tell_validation(self, metrics, samples, "dev", " (best)" if better else "")
         return metrics
 
     def rank(self, metrics: dict[str, float]) -> list[float]:
@@ -304,18 +214,6 @@ class Trainer:
 
     def _dev_stream(self) -> Iterator[Loaded]:
         return dev_stream(self.setup.dev, self.config, self.ranks)
-
-    def tell(self, metrics: dict[str, float], samples: list, kind: str, note: str = "") -> None:
-        update = self.progress.update
-        self.log.row({"update": update, "epoch": self.progress.epoch, "kind": kind, **metrics}, kind)
-        shown = ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k != "seconds")
-        self.log.line(f"update {update} {kind}: {shown}{note}")
-        if metrics.get("blank_ratio", 0) > 0.99:
-            self.log.line("only blanks so far: usual early on; if it lasts, lower optim.lr or warm up longer")
-        if self.ranks.first and samples:
-            text = "".join(f"{i} ref: {ref}\n{i} hyp: {hyp}\n" for i, ref, hyp in samples)
-            with open(self.setup.exp / "samples.txt", "a", encoding="utf-8") as file:
-                file.write(f"== update {update} {kind}\n{text}")
 
     def dry_run(self) -> None:
         """Forward and backward of the costliest micro-batch of the first epoch."""
@@ -336,8 +234,3 @@ class Trainer:
             ) from None
         self.updater.gradients.reset()
         self.log.line(f"the largest micro-batch fits: {size}")
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

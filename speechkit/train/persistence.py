@@ -12,6 +12,7 @@ from speechkit.files import hash_json, read_json
 from speechkit.train import checkpoint
 from speechkit.train.signals import Watchdog
 from speechkit.train.state import Progress, random_state, set_random_state
+from speechkit.train.telling import tell_validation
 
 if TYPE_CHECKING:
     from speechkit.train.loop import Trainer
@@ -115,7 +116,7 @@ def finish(run: Trainer, watchdog: Watchdog) -> None:
     own = {name: value.clone() for name, value in run.model.state_dict().items()}
     ema, run.ema = run.ema, None  # its weights are in the files that are averaged
     metrics, samples, taken = _best_mean(run, [(u, existing[u]) for u in updates], watchdog)
-    run.tell(metrics, samples, "final", f" (mean of updates {', '.join(map(str, taken))})")
+    tell_validation(run, metrics, samples, "final", f" (mean of updates {', '.join(map(str, taken))})")
     if run.ranks.first:
         report["dev"], report["average"]["updates"] = metrics, taken
         checkpoint.save_checkpoint(final, run.model.state_dict(), run.config, run.setup.assets, run=report)

@@ -2,55 +2,24 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from speechkit.config import load_kind
-from speechkit.data.augment import Augment, speed_samples
-from speechkit.data.crop import check_extractor
-from speechkit.data.dataset import BatchReader, Context, Loaded, read_ahead, tables_of
 from speechkit.data.feature_record import read_statistics
-from speechkit.data.label_checks import check_labels, check_records
-from speechkit.data.ledger import Ledger
-from speechkit.data.manifest import Manifest, read_manifest
-from speechkit.data.plan import BatchPlan, deal
-from speechkit.data.plan import Config as PlanConfig
-from speechkit.errors import BadSample, InputError
-from speechkit.files import hash_json, write_jsonl
+from speechkit.errors import InputError
+from speechkit.files import hash_json
 from speechkit.frontends import FEATURES
 from speechkit.models import MODELS
 from speechkit.models.assets import Assets
 from speechkit.text.tokenizer import load_tokenizer
+from speechkit.train.data_sets import DataSet, make_data_set, plain
 from speechkit.train.distributed import Ranks
 from speechkit.train.run import RunConfig
-from speechkit.train.usable import choose, encode_texts, output_frames, too_short
-
-
-@dataclass
-class DataSet:
-    """A data set ready to be read.
-
-    Attributes:
-        manifest: the usable utterances.
-        plan: its batches.
-        reader: makes them.
-    """
-
-    manifest: Manifest
-    plan: BatchPlan
-    reader: BatchReader
-
-    def stream(self, config: RunConfig, ranks: Ranks, start: int, end: int) -> Iterator[Loaded]:
-        """This rank's micro-batches of updates start to end, read ahead; close it to stop."""
-        rows = (self.plan.row(update) for update in range(start, end))
-        mine = (micro_batch for row in rows for micro_batch in deal(row, ranks.rank, ranks.world))
-        return read_ahead(self.reader, mine, config.data)
 
 
 @dataclass
@@ -134,7 +103,7 @@ def prepare(
     if getattr(model, "label_sets", ()) and list(config.augment.speeds) != [1.0]:
         raise InputError("augment.speeds: frame labels do not follow a change of speed; leave it at [1.0]")
     sets = {
-        name: _data_set(name, config, exp, ranks, assets, model, folders)
+        name: make_data_set(name, config, exp, ranks, assets, model, folders)
         for name, folders in (("train", train), ("dev", dev))
     }
     inputs = {name: data.manifest.hash for name, data in sets.items()}
@@ -154,7 +123,7 @@ def _check_dimension(model: nn.Module, config: RunConfig) -> None:
 
 def _check_augmentation(config: RunConfig) -> None:
     """Outputs of a frozen encoder are dumped once: changes of the waveform would not reach them."""
-    if config.features.name == "encoder" and not (_plain(config) and list(config.augment.speeds) == [1.0]):
+    if config.features.name == "encoder" and not (plain(config) and list(config.augment.speeds) == [1.0]):
         raise InputError(
             "augment: changes the waveform, and these features are the dumped outputs of a frozen encoder; "
             "leave it out (model.specaugment and model.masking work), or fine-tune with --init-encoder"
@@ -165,141 +134,3 @@ def _assets_hash(assets: Assets) -> str:
     tokenizer = assets.tokenizer
     cmvn = assets.cmvn and {key: assets.cmvn[key] for key in ("mean", "std", "frames") if key in assets.cmvn}
     return hash_json([tokenizer and [tokenizer.vocab, tokenizer.normaliser.hash], cmvn])
-
-
-def _data_set(
-    name: str,
-    config: RunConfig,
-    exp: Path,
-    ranks: Ranks,
-    assets: Assets,
-    model: nn.Module,
-    folders: Sequence[str | Path],
-) -> DataSet:
-    training = name == "train"
-    extractor = load_kind(FEATURES, config.features.name).build(config.features)
-    optional = [t for t in ("feats.scp", "utt2lang") if t != "feats.scp" or "features" in model.requires]
-    check_records(folders, getattr(model, "label_sets", ()))
-    manifest = read_manifest(folders, tables_of(model.requires), optional, extractor.rate, config.features)
-    speeds = config.augment.speeds if training else [1.0]
-
-    tokens, unknown, frames = None, {}, None
-    if "tokens" in model.requires:
-        tokens, unknown = encode_texts(manifest, assets.tokenizer)
-    emitted = output_frames(model, manifest, _input_length(model, extractor, max(speeds)))
-    if "ctc" in model.weights:
-        frames, unknown = emitted, too_short(manifest, emitted, 1) | unknown
-    elif "tokens" not in model.requires:  # pre-training needs a masked and an unmasked frame
-        unknown = too_short(manifest, emitted, 2)
-    unknown |= _unlabelled(name, model, manifest, exp, ranks)
-    ledger = Ledger(f"{name} set", "train" if training else "evaluation", config.data.max_dropped)
-    kept = choose(manifest, ledger, config.plan if training else None, tokens, unknown, frames)
-    if ranks.first:
-        ledger.write(exp / f"ledger_{name}.jsonl")
-    try:
-        ledger.check()
-    except InputError as error:
-        raise InputError(f"{error}; every utterance is in {exp / f'ledger_{name}.jsonl'}") from None
-    if ranks.first and ledger.dropped:
-        print(ledger.summary())
-    if len(kept) < len(manifest):
-        manifest = manifest.select(kept)
-        tokens = tokens.select(kept) if tokens is not None else None
-
-    augment = Augment(config.augment) if training else None
-    if training and config.plan.crops:
-        _check_crops(config, model, extractor)
-    rates = {labels.field: labels.rate for labels in getattr(model, "label_sets", ())}
-    context = Context(manifest, extractor, augment, _plain(config) or not training, tokens, rates)
-    plan = _plan(config, manifest, training)
-    return DataSet(manifest, plan, BatchReader(context, model.requires))
-
-
-def _check_crops(config: RunConfig, model: nn.Module, extractor: object) -> None:
-    """Raises InputError for crops that begin between two frames or hold fewer than two."""
-    if "features" in model.requires:
-        if config.plan.crop_align == "free":
-            raise InputError("plan.crop_align=free: features are cut between frames; leave it at hop")
-        check_extractor(extractor)
-    seconds = config.plan.crop_seconds
-    if seconds is not None:
-        length = _input_length(model, extractor, 1.0)(round(seconds * extractor.rate))
-        if int(model.output_lengths(torch.tensor([length]))) < 2:
-            raise InputError(f"plan.crop_seconds={seconds}: the model makes fewer than 2 frames of that")
-
-
-def _unlabelled(
-    name: str, model: nn.Module, manifest: Manifest, exp: Path, ranks: Ranks
-) -> dict[int, BadSample]:
-    """Utterances without the frame labels that the model needs; those of an odd length are listed."""
-    missing, odd = check_labels(manifest, getattr(model, "label_sets", ()))
-    if odd and ranks.first:
-        path = exp / f"odd_labels_{name}.jsonl"
-        write_jsonl(path, odd)
-        print(
-            f"speechkit train: {len(odd)} of {len(manifest)} utterances of the {name} set have labels that "
-            f"are more than 0.1 s longer or shorter than the audio; they are listed in {path}",
-            file=sys.stderr,
-        )
-    return missing
-
-
-def _input_length(model: nn.Module, extractor: object, speed: float) -> Callable[[int], int]:
-    """Samples at speed 1 to the length of the model's first input at a speed."""
-    if model.inputs[0] == "features":
-        return lambda samples: extractor.frames(speed_samples(samples, speed))
-    return lambda samples: speed_samples(samples, speed)
-
-
-def _plain(config: RunConfig) -> bool:
-    parts = (config.augment.noise, config.augment.reverb, config.augment.gain)
-    return all(part.probability == 0 for part in parts)
-
-
-def _plan(config: RunConfig, manifest: Manifest, training: bool) -> BatchPlan:
-    if training:
-        return BatchPlan(
-            manifest.hashes,
-            manifest.seconds,
-            config.plan,
-            config.seed,
-            speeds=config.augment.speeds,
-            sources=_sources(config, manifest),
-            rate=manifest.rate,
-        )
-    # One micro-batch a row: the ranks take rows in turn, and sum what they find.
-    budget = PlanConfig(
-        seconds=config.validation.seconds,
-        quadratic=config.plan.quadratic,
-        max_utterances=config.plan.max_utterances,
-    )
-    return BatchPlan(manifest.hashes, manifest.seconds, budget, shuffle=False)
-
-
-def _sources(config: RunConfig, manifest: Manifest) -> np.ndarray:
-    """`(N,)` number of the data directory or of the language of each utterance."""
-    if config.plan.sources == "folders":
-        return manifest.sources
-    languages = manifest.tables.get("utt2lang")
-    if languages is None:
-        raise InputError("plan.sources=languages: every training directory needs utt2lang")
-    return np.unique([languages[i] for i in range(len(languages))], return_inverse=True)[1]
-
-
-def dev_stream(data: DataSet, config: RunConfig, ranks: Ranks) -> Iterator[Loaded]:
-    """This rank's dev batches, read ahead."""
-    rows = range(ranks.rank, data.plan.updates(0), ranks.world)
-    return read_ahead(data.reader, (data.plan.row(row)[0] for row in rows), config.data)
-
-
-def references(data: DataSet, assets: Assets) -> Callable[[str], str]:
-    """Normalised reference text by utterance id."""
-    manifest = data.manifest
-    where = {manifest.ids[i]: i for i in range(len(manifest))}
-    return lambda utterance: assets.tokenizer.normaliser(manifest.tables["text"][where[utterance]])
-
-
-def watched(data: DataSet, count: int) -> list[str]:
-    """Ids of a few utterances that depend on nothing but the ids of the set."""
-    chosen = np.argsort(data.manifest.hashes, kind="stable")[:count]
-    return [data.manifest.ids[int(i)] for i in chosen]

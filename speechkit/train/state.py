@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import random
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 
 from speechkit import __version__
+from speechkit.data.plan import MicroBatch
+from speechkit.train.update import Outcome
 
 
 @dataclass
@@ -37,6 +40,27 @@ class Window:
     padded: float = 0.0
     seconds: float = 0.0
     waited: float = 0.0
+
+    def add(self, outcome: Outcome, row: Sequence[MicroBatch], seconds: float, waited: float) -> None:
+        """Adds an update, whose losses count only when it was made.
+
+        Args:
+            outcome: of the update.
+            row: its micro-batches, of all ranks.
+            seconds: wall time that it took.
+            waited: part of it spent waiting for data.
+        """
+        self.seconds += seconds
+        self.waited += waited
+        self.audio += sum(part.seconds for part in row)
+        self.padded += sum(part.padded for part in row)
+        if not self.sums:
+            self.sums, self.counts = [0.0] * len(outcome.sums), [0.0] * len(outcome.sums)
+        if outcome.finite:
+            self.updates += 1
+            self.norm += outcome.norm
+            self.sums = [a + b for a, b in zip(self.sums, outcome.sums)]
+            self.counts = [a + b for a, b in zip(self.counts, outcome.counts)]
 
 
 @dataclass
