@@ -136,7 +136,7 @@ def scan_data_dir(path: str | Path, need_audio: bool = True, labels: bool = True
     Args:
         path: the directory.
         need_audio: it is a problem when there is neither wav.scp nor feats.scp.
-        labels: False leaves out tables of frame labels, which can be gigabytes.
+        labels: False leaves out tables with a label or phone for every frame, which can be gigabytes.
 
     Raises:
         InputError: only when `path` is no directory that can be listed.
@@ -151,7 +151,8 @@ def scan_data_dir(path: str | Path, need_audio: bool = True, labels: bool = True
         raise InputError(f"{path}: not a directory") from None
     contents, unreadable = {}, []
     for name in names:
-        if name.startswith(".") or table_key(name) is None or (is_label_table(name) and not labels):
+        by_frame = is_label_table(name) or name == "phones.txt"
+        if name.startswith(".") or table_key(name) is None or (by_frame and not labels):
             continue
         file = path / name
         if file.exists() and not file.is_file():  # a named pipe would block the read
@@ -208,7 +209,7 @@ def read_data_dir(path: str | Path, need_audio: bool = True, labels: bool = True
     Args:
         path: the directory.
         need_audio: refuse a directory that has neither wav.scp nor feats.scp.
-        labels: False leaves out tables of frame labels, which can be gigabytes.
+        labels: False leaves out tables with a label or phone for every frame, which can be gigabytes.
 
     Raises:
         InputError: there is no such directory.

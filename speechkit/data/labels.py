@@ -44,7 +44,7 @@ def label_table(field: str) -> str | None:
 
 
 def is_label_table(name: str) -> bool:
-    """Whether a file of a data directory holds frame labels."""
+    """Whether a file of a data directory holds frame labels that a model learns."""
     return name == "km.txt" or (name.startswith("km_") and name.endswith(".txt"))
 
 

@@ -27,17 +27,18 @@ KEYED_BY = {
     "segments": "utterance",
     "text": "utterance",
     "phones": "utterance",
+    "phones.txt": "utterance",
     "word_tags": "utterance",
     "km*.txt": "utterance",
     "*.scp": "utterance",
 }
 
 # Tables that may be there for some utterances only: a missing video is masked; training on frame labels
-# drops an utterance without them, and counts and lists it.
-PARTIAL = ("video.scp", "km*.txt")
+# drops an utterance without them, and counts and lists it; phones of frames serve analysis alone.
+PARTIAL = ("video.scp", "km*.txt", "phones.txt")
 
 # Tables whose rows may be empty: silence has no words, no phones and no tags.
-_MAY_BE_EMPTY = ("text", "phones", "word_tags", "km*.txt")
+_MAY_BE_EMPTY = ("text", "phones", "phones.txt", "word_tags", "km*.txt")
 _USUAL_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{,199}")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?")
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")

@@ -336,3 +336,21 @@ def test_joined_labels_must_be_of_one_model(tmp_path, capsys):
     assert main(["combine", str(out), str(a), str(silent)]) == 0
     assert f"km_mfcc.json left out: {silent} has none" in capsys.readouterr().err
     assert (out / "km_mfcc.txt").exists() and not (out / "km_mfcc.json").exists()
+
+
+def test_phones_of_frames_go_with_their_utterances(tmp_path, capsys):
+    source = make_data_dir(tmp_path / "a", 4, 2, prefix="a", audio=False)
+    names = read_data_dir(source).utterances
+    write_table(source / "phones.txt", {names[0]: "sil h ə", names[1]: "", names[3]: "sil"})  # none of one
+    assert not validate_data_dir(source, need_audio=False)
+    assert "phones.txt" not in read_data_dir(source, labels=False).tables
+    out = tmp_path / "out"
+    assert main(["subset", str(source), str(out), "--count", "2", "--pick", "first"]) == 0
+    assert (out / "phones.txt").read_text() == f"{names[0]} sil h ə\n{names[1]}\n"
+    other = make_data_dir(tmp_path / "b", 2, 1, prefix="b", audio=False)
+    assert main(["combine", str(tmp_path / "joint"), str(out), str(other)]) == 0  # partial: b needs none
+    assert (tmp_path / "joint/phones.txt").read_text() == (out / "phones.txt").read_text()
+    write_table(source / "phones.txt", {"nobody": "sil"})
+    capsys.readouterr()
+    assert main(["subset", str(source), str(out), "--count", "2"]) == 1
+    assert f"{source}/phones.txt:1: utterance is not in utt2spk (nobody)" in capsys.readouterr().err

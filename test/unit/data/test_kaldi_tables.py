@@ -118,10 +118,11 @@ def test_which_files_are_tables():
         "cmvn.scp",
         "km.txt",
         "km_l9.txt",
+        "phones.txt",
     ]
     assert [table_key(name) for name in known] == (
         ["recording", "utterance", "utterance", "utterance", "utterance", "speaker", "speaker"]
-        + ["utterance"] * 2
+        + ["utterance"] * 3
     )
     for other in ("audio", "ledger.jsonl", "cmvn.json", "text.bak", "split4", "README"):
         assert table_key(other) is None
