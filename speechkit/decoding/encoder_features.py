@@ -114,6 +114,8 @@ class FrozenEncoder:
         self.encoder.keep_hidden_states, self.encoder.keep_local = True, False
         self.normalize = getattr(self.encoder, "normalize", "none")
         self.encoder.normalize = "none"  # `inputs` does it: statistics are the utterance's, not a chunk's
+        if hasattr(self.encoder, "feature_extractor"):
+            self.encoder.feature_extractor.pad_mask = "conv"  # frames of an utterance, not of its batch
         self.cmvn = getattr(model, "cmvn", nn.Identity())
         self.front = load_kind(FEATURES, self.run.features.name).build(self.run.features)
         self.rate = self.front.rate
