@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -86,7 +87,7 @@ def load_initial(
         averaged = folder / "ema.safetensors"
         path = averaged if averaged.exists() else folder / "model.safetensors"
         report = _load(own, load_weights(path), "encoder.", "encoder.")
-        _check(f"init.encoder: {folder}", report, [*config.allow, *ADAPTER_NAMES])
+        _check(f"init.encoder: {folder}", report, config.allow, may_miss=ADAPTER_NAMES)
         reports.append((f"encoder from {folder}", report))
     for rule in config.params:
         path, source, target = _split(rule)
@@ -98,12 +99,14 @@ def load_initial(
     return reports
 
 
-def _check(what: str, report: Report, allow: list[str]) -> None:
+def _check(what: str, report: Report, allow: list[str], may_miss: Sequence[str] = ()) -> None:
+    """Raises InputError for what is on no list: new adapters may be missing, trained ones not left out."""
     wrong = [
         f"{name} ({kind})"
         for kind in ("missing", "unexpected", "shape")
         for name in getattr(report, kind)
-        if not any(fnmatchcase(name.split(":")[0], pattern) for pattern in allow)
+        for patterns in ([*allow, *may_miss] if kind == "missing" else allow,)
+        if not any(fnmatchcase(name.split(":")[0], pattern) for pattern in patterns)
     ]
     if wrong or not report.loaded:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
