@@ -7,6 +7,16 @@ from torch import Tensor, nn
 
 from speechkit.data.batch import Padded
 from speechkit.encoders import EncoderOutput
+from speechkit.errors import InputError
+
+
+def check_penalty(weight: float | None, encoder: nn.Module, name: str) -> None:
+    """Raises InputError for a penalty on features that the encoder, called `name`, does not have."""
+    if weight and encoder.takes != "speech":
+        raise InputError(
+            f"model.penalty_weight={weight}: is for encoders of samples; the {name} encoder has no "
+            "features before a norm; leave it out"
+        )
 
 
 def penalised_frames(encoder: nn.Module, inputs: Padded, padding: bool) -> int:

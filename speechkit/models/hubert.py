@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from speechkit.data.batch import Batch
 from speechkit.data.labels import LabelSet
 from speechkit.encoders import EncoderOutput
-from speechkit.errors import InputError
 from speechkit.layers import span_mask
 from speechkit.losses import masked_prediction as prediction
 from speechkit.metrics.label_prediction import prediction_advice
 from speechkit.models.assets import Assets
-from speechkit.models.feature_penalty import feature_penalty, penalised_frames
+from speechkit.models.feature_penalty import check_penalty, feature_penalty, penalised_frames
 from speechkit.models.hubert_config import Config
 from speechkit.models.inputs import build_masked_encoder
 
@@ -242,9 +241,5 @@ def build(config: Config, assets: Assets) -> HubertModel:
             features that the encoder does not have.
     """
     encoder, cmvn, dim = build_masked_encoder(config.encoder, config.input_dim, assets)
-    if config.penalty_weight and encoder.takes != "speech":
-        raise InputError(
-            f"model.penalty_weight={config.penalty_weight}: the {config.encoder.name} encoder has no "
-            "features before a norm; leave it out"
-        )
+    check_penalty(config.penalty_weight, encoder, config.encoder.name)
     return HubertModel(config, encoder, cmvn, dim)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from speechkit.data.batch import Batch
 from speechkit.encoders import EncoderOutput
-from speechkit.errors import InputError
 from speechkit.layers import span_mask
 from speechkit.layers.dropout import dropout
 from speechkit.layers.gumbel_quantizer import GumbelQuantizer, Quantized
@@ -24,7 +23,7 @@ from speechkit.losses.contrastive import Draw
 from speechkit.losses.diversity import diversity_loss, perplexity
 from speechkit.metrics.codebook import contrastive_advice, usage
 from speechkit.models.assets import Assets
-from speechkit.models.feature_penalty import feature_penalty, penalised_frames
+from speechkit.models.feature_penalty import check_penalty, feature_penalty, penalised_frames
 from speechkit.models.inputs import build_masked_encoder
 from speechkit.models.wav2vec2_pretraining_config import Config
 
@@ -240,9 +239,5 @@ def build(config: Config, assets: Assets) -> Wav2Vec2Model:
             features that the encoder does not have.
     """
     encoder, cmvn, dim = build_masked_encoder(config.encoder, config.input_dim, assets)
-    if config.penalty_weight and encoder.takes != "speech":
-        raise InputError(
-            f"model.penalty_weight={config.penalty_weight}: is for encoders of samples; the "
-            f"{config.encoder.name} encoder has no features before their norm; leave it out"
-        )
+    check_penalty(config.penalty_weight, encoder, config.encoder.name)
     return Wav2Vec2Model(config, encoder, cmvn, dim)
