@@ -186,28 +186,3 @@ def relative_shift(scores: Tensor) -> Tensor:
     batch, heads, frames, columns = scores.shape
     padded = F.pad(scores, (1, 0)).view(batch, heads, columns + 1, frames)
     return padded[:, :, 1:].reshape(batch, heads, frames, columns)[..., :frames]
-
-
-class CrossAttention(nn.Module):
-    """Frames look at another sequence, such as text representations (deep fusion).
-
-    Args:
-        dim: D of the frames and of the result.
-        context_dim: dimension of the sequence looked at.
-        heads: H, a divisor of D.
-        dropout: of attention weights.
-    """
-
-    def __init__(self, dim: int, context_dim: int, heads: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.heads, self.head_dim, self.dropout = heads, dim // heads, dropout
-        self.query = nn.Linear(dim, dim)
-        self.key_value = nn.Linear(context_dim, 2 * dim)
-        self.out = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, packing: Packing, context: Tensor, context_packing: Packing) -> Tensor:
-        """Attends from `x` `(N, D)` to `context` `(M, context_dim)`; returns `(N, D)`."""
-        q = self.query(x).unflatten(-1, (self.heads, self.head_dim))
-        k, v = self.key_value(context).unflatten(-1, (2, self.heads, self.head_dim)).unbind(1)
-        out = attend(q, k, v, packing, context_packing, self.dropout if self.training else 0.0)
-        return self.out(out.flatten(1))

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speechkit.layers.attention import CrossAttention, RelativeSelfAttention, SelfAttention
+from speechkit.layers.attention import RelativeSelfAttention, SelfAttention
+from speechkit.layers.cross_attention import CrossAttention
 from speechkit.layers.dropout import FrameDropout
 from speechkit.layers.masks import Packing
 from speechkit.layers.norms import FrameNorm

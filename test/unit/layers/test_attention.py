@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from speechkit.layers.attention import (
-    CrossAttention,
     RelativeSelfAttention,
     SelfAttention,
     attend,
@@ -133,15 +132,3 @@ def test_relative_attention_over_padded_tensors_equals_the_packed_one():
     padded = [packing.unpack(y) for y in (q + module.content_bias, q + module.position_bias, k, v)]
     out = module.out(packing.pack(module._dense(*padded, relative, 0.0, hidden)).flatten(1))
     torch.testing.assert_close(out, module(x, packing, table))
-
-
-def test_cross_attention_reads_its_own_context():
-    module = CrossAttention(DIM, 7, HEADS)
-    packing, context = Packing(torch.tensor([4, 2, 3])), Packing(torch.tensor([2, 0, 5]))
-    x, y = torch.randn(9, DIM), torch.randn(7, 7)
-    k, v = module.key_value(y).view(-1, 2, HEADS, SIZE).unbind(1)
-    pieces = zip(
-        module.query(x).view(-1, HEADS, SIZE).split([4, 2, 3]), k.split([2, 0, 5]), v.split([2, 0, 5])
-    )
-    outs = [softmax_attention(*p) if len(p[1]) else torch.zeros_like(p[0]) for p in pieces]
-    torch.testing.assert_close(module(x, packing, y, context), module.out(torch.cat(outs).flatten(1)))
