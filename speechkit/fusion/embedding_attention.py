@@ -1,0 +1,79 @@
+"""Embedding Attention: BERT's embeddings hear the speech before its first layer (Zheng et al., 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from speechkit.fusion import blocks
+from speechkit.fusion.blocks import GatedAttention, SelfAttentionBlock, xavier_
+from speechkit.layers.masks import Packing
+
+
+@dataclass
+class Config(blocks.Config):
+    """How the embedding attention is made; no section at all leaves it out."""
+
+
+class Attended(NamedTuple):
+    """What goes into BERT's first layer.
+
+    Attributes:
+        embeddings: E', `(B, M, D)`, zeros at padding.
+        pictures: nothing unless asked for; else `embedding.gate` `(B, M, D)` (or `(B, M, 1)`; absent without
+            gates) and `embedding.attention` `(B, H, M, T)`.
+    """
+
+    embeddings: Tensor
+    pictures: dict[str, Tensor]
+
+
+class EmbeddingAttention(nn.Module):
+    """Self-attention over BERT's embeddings, then gated attention to the speech.
+
+        E_L = SelfAttentionBlock(E)       C_E = ATT(Q=E_L, K=H_A, V=H_A)
+        Phi_E = sigmoid(W3 [C_E ; E_L] + B3)       E' = E_L + Phi_E * C_E
+
+    The paper prints no equation for E'; it is given the form of the paper's equations 4 and 5.
+
+    Args:
+        config: see `Config`.
+        dim: D of the embeddings.
+        acoustic_dim: of H_A.
+
+    Raises:
+        InputError: the heads do not divide D.
+    """
+
+    def __init__(self, config: Config, dim: int, acoustic_dim: int) -> None:
+        super().__init__()
+        self.block = SelfAttentionBlock(dim, config)
+        self.read = GatedAttention(dim, acoustic_dim, config)
+        if config.init == "xavier":
+            xavier_(self)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        lengths: Tensor,
+        acoustic: Tensor,
+        acoustic_lengths: Tensor,
+        inspect: bool = False,
+    ) -> Attended:
+        """Lets the embeddings hear the speech.
+
+        Args:
+            embeddings: E, `(B, M, D)`, BERT's whole embedding output, with [CLS] and [SEP].
+            lengths: `(B,)` tokens, [CLS] and [SEP] counted.
+            acoustic: H_A, `(B, T, acoustic_dim)`; the padding may hold anything.
+            acoustic_lengths: `(B,)` frames.
+            inspect: also give the gate and the attention map.
+        """
+        tokens, frames = Packing(lengths), Packing(acoustic_lengths)
+        state = self.block(tokens.pack(embeddings), tokens)
+        heard = (frames.pack(acoustic), frames)
+        out, gate = self.read(state, tokens, *heard)
+        shown = self.read.pictures(state, tokens, *heard, gate) if inspect else {}
+        return Attended(tokens.unpack(out), {f"embedding.{what}": values for what, values in shown.items()})
