@@ -24,8 +24,8 @@ second=800           # utterances of the second language
 . ./cmd.sh
 check_int stage stop_stage lanes jobs second
 
-work=. systems=conf/systems.yaml budgets=(3 10 50)
-[[ $quick != true ]] || { work=quick systems=conf/systems_quick.yaml budgets=(3); }
+work=. systems=conf/systems.yaml budgets=(5 15 50)
+[[ $quick != true ]] || { work=quick systems=conf/systems_quick.yaml budgets=(5); }
 sibling=../asr1 corpus_options=(--jobs "$jobs" --force "$force")
 [[ $corpus != small ]] || { sibling=../asr1/quick work=quick/small second=40; corpus_options+=(--quick true); }
 matrix=(speechkit matrix --systems "$systems" --work "$work" --methods "$methods" ${seeds:+--seeds "$seeds"} \
