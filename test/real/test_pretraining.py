@@ -13,7 +13,7 @@ CONFIG = """
 model:
   name: wav2vec2
   encoder:
-    {name: conformer, dim: 96, layers: 2, heads: 4, feed_forward: 192, mask_embedding: true, shared_dropout: true}
+    {name: conformer, dim: 96, layers: 2, feed_forward: 192, mask_embedding: true, shared_dropout: true}
   mask: {probability: 0.65, length: 5}
   quantizer: {entries: 48, temperature_updates: 350}
   contrastive: {negatives: 50}
@@ -29,7 +29,7 @@ checkpoints: {average: none}
 
 @pytest.mark.timeout(1800)
 def test_held_out_speakers_are_told_apart(corpus, data_dir, speechkit, tmp_path):
-    """Five times the accuracy of chance with 50 distractors, and more than 10 % of the 2 x 48 codes in use."""
+    """Five times the accuracy of chance with 50 distractors, and more than 10 % of the 96 codes in use."""
     utterances = corpus("librispeech_unlabelled")
     speakers = sorted({one.speaker for one in utterances})
     held_out = set(speakers[::8])
