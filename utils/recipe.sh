@@ -39,6 +39,46 @@ finish() {
   echo "$(date '+%F %T') finished stages ${_ran_stages[*]} in $SECONDS s" >&2
 }
 
+# ---- recipes that compare the systems of conf/systems.yaml --------------------------------------------------
+# Their options are quick, methods, seeds, lanes, processes and force, as in egs/librispeech/asr1/run.sh.
+
+# choose_systems FOLDER: sets `systems`, the folder `work` (FOLDER; with --quick true the same below quick) and the
+# command `matrix`.
+choose_systems() {
+  work=$1 systems=conf/systems.yaml
+  if [[ ${quick:?} == true ]]; then
+    work=quick/$1 systems=conf/systems_quick.yaml
+    work=${work%/.}
+  fi
+  matrix=(speechkit matrix --systems "$systems" --work "$work" --methods "${methods?}" --seeds "${seeds:?}"
+    --lanes "${lanes:?}" --force "${force:?}")
+}
+
+# convert_checkpoint: what --checkpoint names, with its --dictionary, becomes the system "downloaded" of every seed.
+convert_checkpoint() {
+  local seed
+  for ((seed = 1; seed <= seeds; seed++)); do
+    speechkit convert --model "${checkpoint:?}" --out "$work/exp/downloaded/seed$seed/final" --force "$force" \
+      ${dictionary:+--dictionary "$dictionary"}
+  done
+}
+
+# compare_systems "name of stage 5": stages 5 to 8.
+compare_systems() {
+  if stage 5 "$1"; then
+    "${matrix[@]}" --stage 5 --processes "${processes:?}"
+  fi
+  if stage 6 "decode"; then
+    "${matrix[@]}" --stage 6
+  fi
+  if stage 7 "score"; then
+    "${matrix[@]}" --stage 7
+  fi
+  if stage 8 "report: RESULTS.md and plots"; then
+    speechkit report --exp "$work/exp" --systems "$systems" --out "$work/RESULTS.md"
+  fi
+}
+
 _say_where_it_stopped() {
   local status=$?
   if (( status != 0 )) && [[ -n $_current_stage ]]; then

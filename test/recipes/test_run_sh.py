@@ -88,7 +88,8 @@ def test_run_sh_stays_small_and_works_inside_stages(recipe):
         elif line == "fi":
             inside = False
         else:
-            assert inside or not line or line.startswith("#"), f"outside a stage: {line}"
+            stages = line.startswith(("#", "compare_systems "))  # a function that is made of stages
+            assert inside or not line or stages, f"outside a stage: {line}"
     assert not re.search(r"\bawk\b|\beval\b", "\n".join(lines))
 
 

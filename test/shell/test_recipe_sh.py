@@ -155,3 +155,93 @@ def test_arguments_are_left_for_scripts_that_take_them(tmp_path):
         ["bash", script, "--size", "2", "--", "--in", "out"], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, "2|--in out\n")
+
+
+COMPARISON = f"""\
+#!/usr/bin/env bash
+set -euo pipefail
+stage=4             # first stage
+stop_stage=8        # last stage
+list_stages=false   # print the stages
+force=false         # make again
+quick=false         # in quick/
+folder=.            # where
+methods="a,b*"      # systems
+seeds=2             # runs
+lanes=3             # at a time
+processes=4         # of a training
+checkpoint="x y.pt" # a file
+dictionary=         # its letters
+. {ROOT}/utils/recipe.sh
+. {ROOT}/utils/parse_options.sh
+choose_systems "$folder"
+if stage 4 "convert"; then
+  convert_checkpoint
+fi
+compare_systems "fine-tune"
+finish
+"""
+
+
+@pytest.fixture
+def comparison(tmp_path):
+    """Calls a recipe that compares systems; returns the commands it ran, and what it said."""
+    (tmp_path / "run.sh").write_text(COMPARISON)
+    program, log = tmp_path / "speechkit", tmp_path / "calls"
+    program.write_text(f'#!/bin/sh\nprintf "%s|" "$@" >>{log}\necho >>{log}\n[ "$7" != "{{bad}}" ]\n')
+    program.chmod(0o755)
+
+    def call(*arguments):
+        log.write_text("")
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        command = ["bash", "run.sh", *arguments]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=20
+        )
+        return log.read_text().replace("|\n", "\n").splitlines(), done
+
+    return call
+
+
+def test_systems_are_compared_in_four_stages(comparison):
+    calls, done = comparison("--dictionary", "d e")
+    assert done.returncode == 0, done.stderr
+    matrix = "matrix|--systems|conf/systems.yaml|--work|.|--methods|a,b*|--seeds|2|--lanes|3|--force|false"
+    assert calls == [
+        "convert|--model|x y.pt|--out|./exp/downloaded/seed1/final|--force|false|--dictionary|d e",
+        "convert|--model|x y.pt|--out|./exp/downloaded/seed2/final|--force|false|--dictionary|d e",
+        f"{matrix}|--stage|5|--processes|4",
+        f"{matrix}|--stage|6",
+        f"{matrix}|--stage|7",
+        "report|--exp|./exp|--systems|conf/systems.yaml|--out|./RESULTS.md",
+    ]
+    assert "finished stages 4 5 6 7 8 in" in done.stderr
+    listed = comparison("--list-stages", "true")[1].stdout
+    assert [line.split(None, 1) for line in listed.splitlines()] == [
+        *(["4", "convert"], ["5", "fine-tune"], ["6", "decode"], ["7", "score"]),
+        ["8", "report: RESULTS.md and plots"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "options, work",
+    [
+        (["--quick", "true"], "quick"),
+        (["--folder", "ta"], "ta"),
+        (["--folder", "ta", "--quick", "true"], "quick/ta"),
+    ],
+)
+def test_quick_runs_stay_in_a_folder_of_their_own(comparison, options, work):
+    calls, _ = comparison(*options, "--stage", "7", "--methods", "")
+    quick = "_quick" if "--quick" in options else ""
+    assert calls == [
+        f"matrix|--systems|conf/systems{quick}.yaml|--work|{work}|--methods||--seeds|2|--lanes|3|--force|false"
+        "|--stage|7",
+        f"report|--exp|{work}/exp|--systems|conf/systems{quick}.yaml|--out|{work}/RESULTS.md",
+    ]
+
+
+def test_a_failing_stage_of_a_comparison_is_named(comparison):
+    calls, done = comparison("--methods", "{bad}")
+    assert done.returncode == 1 and len(calls) == 3
+    assert "stage 5 (fine-tune) failed (status 1); mend it and go on with --stage 5" in done.stderr

@@ -33,16 +33,9 @@ check_int stage stop_stage seeds order lanes processes jobs
 
 IFS=, read -ra train_parts <<<"$parts"
 sets=("${train_parts[@]}" dev-clean dev-other test-clean test-other)
-work=.
-systems=conf/systems.yaml
-if [[ $quick == true ]]; then
-  work=quick
-  systems=conf/systems_quick.yaml
-fi
+choose_systems .
 # Named as the recipes beside this one see it too: they read this recipe's audio.
 dump=../asr1/$work/dump
-matrix=(speechkit matrix --systems "$systems" --work "$work" --methods "$methods" --seeds "$seeds" --lanes "$lanes"
-  --force "$force")
 
 if stage 0 "download"; then
   [[ -n $corpus_dir ]] || python local/download.py downloads "${sets[@]}"
@@ -80,26 +73,8 @@ fi
 
 if stage 4 "convert the checkpoint"; then
   [[ -n $checkpoint ]] || die "--checkpoint: name a Hugging Face folder, a fairseq .pt or a torchaudio file"
-  for ((seed = 1; seed <= seeds; seed++)); do
-    speechkit convert --model "$checkpoint" --out "$work/exp/downloaded/seed$seed/final" --force "$force" \
-      ${dictionary:+--dictionary "$dictionary"}
-  done
+  convert_checkpoint
 fi
 
-if stage 5 "fine-tune"; then
-  "${matrix[@]}" --stage 5 --processes "$processes"
-fi
-
-if stage 6 "decode"; then
-  "${matrix[@]}" --stage 6
-fi
-
-if stage 7 "score"; then
-  "${matrix[@]}" --stage 7
-fi
-
-if stage 8 "report: RESULTS.md and plots"; then
-  speechkit report --exp "$work/exp" --systems "$systems" --out "$work/RESULTS.md"
-fi
-
+compare_systems "fine-tune"
 finish

@@ -28,19 +28,12 @@ jobs=2                     # processes for formatting
 . ./cmd.sh
 check_int stage stop_stage seeds lanes processes jobs
 
-work=.
-systems=conf/systems.yaml
-if [[ $quick == true ]]; then
-  work=quick
-  systems=conf/systems_quick.yaml
-fi
+choose_systems .
 IFS=, read -ra languages <<<"$languages_dirs"
 # LibriSpeech itself is the business of the recipe beside this one: its stages 0 to 3 are run with ours, in its folder.
 librispeech=(../asr1/run.sh --parts "train-clean-100,train-clean-360,train-other-500" --quick "$quick" --force "$force"
   --jobs "$jobs" ${corpus_dir:+--corpus-dir "$(realpath -m "$corpus_dir/LibriSpeech")"} ${lm:+--lm "$(realpath -m "$lm")"}
   ${lm_text:+--lm-text "$(realpath -m "$lm_text")"} ${words:+--words "$(realpath -m "$words")"})
-matrix=(speechkit matrix --systems "$systems" --work "$work" --methods "$methods" --seeds "$seeds" --lanes "$lanes"
-  --force "$force")
 
 if stage 0 "download"; then
   "${librispeech[@]}" --stage 0 --stop-stage 0
@@ -72,20 +65,5 @@ if stage 4 "pre-train"; then
   "${matrix[@]}" --stage 4 --processes "$processes"
 fi
 
-if stage 5 "fine-tune"; then
-  "${matrix[@]}" --stage 5 --processes "$processes"
-fi
-
-if stage 6 "decode"; then
-  "${matrix[@]}" --stage 6
-fi
-
-if stage 7 "score"; then
-  "${matrix[@]}" --stage 7
-fi
-
-if stage 8 "report: RESULTS.md and plots"; then
-  speechkit report --exp "$work/exp" --systems "$systems" --out "$work/RESULTS.md"
-fi
-
+compare_systems "fine-tune"
 finish

@@ -25,15 +25,8 @@ jobs=2                # processes for formatting
 . ./cmd.sh
 check_int stage stop_stage seeds lanes processes jobs
 
-work=.
-systems=conf/systems.yaml
-if [[ $quick == true ]]; then
-  work=quick
-  systems=conf/systems_quick.yaml
-fi
+choose_systems .
 IFS=, read -ra given <<<"${corpora:-aishell:downloads}"
-matrix=(speechkit matrix --systems "$systems" --work "$work" --methods "$methods" --seeds "$seeds" --lanes "$lanes"
-  --force "$force")
 
 if stage 0 "download"; then
   [[ -n $corpora ]] || python local/download.py downloads
@@ -61,26 +54,9 @@ if stage 3 "tokens: characters"; then
 fi
 
 if stage 4 "pre-train, or convert a checkpoint and go on with it"; then
-  for ((seed = 1; seed <= seeds && ${#checkpoint}; seed++)); do
-    speechkit convert --model "$checkpoint" --out "$work/exp/downloaded/seed$seed/final" --force "$force"
-  done
+  [[ -z $checkpoint ]] || convert_checkpoint
   "${matrix[@]}" --stage 4 --processes "$processes"
 fi
 
-if stage 5 "fine-tune"; then
-  "${matrix[@]}" --stage 5 --processes "$processes"
-fi
-
-if stage 6 "decode"; then
-  "${matrix[@]}" --stage 6
-fi
-
-if stage 7 "score"; then
-  "${matrix[@]}" --stage 7
-fi
-
-if stage 8 "report: RESULTS.md and plots"; then
-  speechkit report --exp "$work/exp" --systems "$systems" --out "$work/RESULTS.md"
-fi
-
+compare_systems "fine-tune"
 finish
