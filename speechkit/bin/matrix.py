@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force", type=true_or_false, default=False, help="pass --force true to decodes and scores"
     )
+    parser.add_argument(
+        "--cer-spaces", type=true_or_false, help="stage 7: whether CER counts spaces (as speechkit score says)"
+    )
     parser.add_argument("--dry-run", type=true_or_false, default=False, help="print the commands only")
 
 
@@ -65,8 +68,10 @@ def _jobs(systems: Systems, chosen: dict[str, System], exp: Path, args: argparse
     if args.stage in (4, 5):
         return train_jobs(systems, chosen, args.seeds, exp, args.processes, args.stage)
     jobs = (decode_jobs if args.stage == 6 else score_jobs)(systems, chosen, args.seeds, exp)
-    force = ["--force", "true"] if args.force else []
-    return [replace(job, command=[*job.command, *force]) for job in jobs]
+    further = ["--force", "true"] if args.force else []
+    if args.stage == 7 and args.cer_spaces is not None:
+        further += ["--cer-spaces", str(args.cer_spaces).lower()]
+    return [replace(job, command=[*job.command, *further]) for job in jobs]
 
 
 def _run_or_print(jobs: list[Job], args: argparse.Namespace) -> None:

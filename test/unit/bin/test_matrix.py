@@ -76,6 +76,23 @@ def test_scoring_needs_every_decode(systems, tmp_path):
         score_jobs(systems, systems.systems, None, tmp_path)
 
 
+def test_scoring_is_told_whether_cer_counts_spaces(tmp_path, capsys):
+    path = tmp_path / "systems.yaml"
+    path.write_text(SYSTEMS)
+    command = ["matrix", "--systems", str(path), "--work", str(tmp_path), "--dry-run", "true"]
+    command += ["--methods", "tuned", "--seeds", "1"]
+    for data in ("dev", "test"):
+        (tmp_path / f"exp/tuned/seed1/decode_{data}_greedy").mkdir(parents=True)
+        (tmp_path / f"exp/tuned/seed1/decode_{data}_greedy/text").write_text("a b\n")
+    for options, end in (([], []), (["--cer-spaces", "false"], ["--cer-spaces", "false"])):
+        assert main([*command, "--stage", "7", *options]) == 0
+        jobs = [line.split() for line in capsys.readouterr().out.splitlines()]
+        assert [job[1] for job in jobs] == ["score", "score"]
+        assert [job[job.index("--data") + 3 :] for job in jobs] == [end, end]
+    assert main([*command, "--stage", "6", "--cer-spaces", "true"]) == 0
+    assert "--cer-spaces" not in capsys.readouterr().out
+
+
 def test_an_unknown_method_exits_2(tmp_path, capsys):
     path = tmp_path / "systems.yaml"
     path.write_text(SYSTEMS)
