@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--force", type=true_or_false, default=False, help="pass --force true to decodes and scores"
     )
     parser.add_argument(
-        "--cer-spaces", type=true_or_false, help="stage 7: whether CER counts spaces (as speechkit score says)"
+        "--cer-spaces",
+        type=true_or_false,
+        help="stage 7: whether CER counts spaces (as speechkit score says)",
     )
     parser.add_argument("--dry-run", type=true_or_false, default=False, help="print the commands only")
 
