@@ -1,0 +1,189 @@
+"""What BERT's branch reads, and what it is to answer at each position: the truth with noise, or CTC's tokens.
+
+A hypothesis is rarely as long as the truth, and cross entropy goes position by position; the paper (Zheng et
+al., 2021) does not say how they meet. Here each token of the hypothesis answers with the true token that it
+is aligned with; inserted tokens have no answer, and deleted ones are left to the CTC loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from speechkit.data.batch import Padded
+from speechkit.fusion.conditional_mlm import Noise, add_noise
+from speechkit.fusion.sampling_decay import SamplingDecay
+from speechkit.layers.masks import padding_mask
+from speechkit.search.token_alignment import align_tokens
+
+if TYPE_CHECKING:
+    from speechkit.text.bert_vocab import BertVocab
+
+IGNORE = -100
+"""Target of a position that no loss looks at."""
+
+
+@dataclass
+class Config:
+    """What BERT's branch reads in training."""
+
+    sampling: SamplingDecay = field(default_factory=SamplingDecay)
+    """When it reads the truth and when the hypothesis."""
+
+    noise: Noise = "abnet"
+    """How the truth is hidden; see `speechkit.fusion.conditional_mlm.add_noise`."""
+
+    align: Literal["levenshtein", "pad_trunc", "skip"] = "levenshtein"
+    """Answers to a hypothesis: by alignment; by position, cut or lengthened by [MASK] to the length of the
+    truth; by position, and none where the lengths differ."""
+
+
+class LinguisticInput(NamedTuple):
+    """Sequences for BERT without [CLS] and [SEP], in linguistic ids.
+
+    Attributes:
+        tokens: `(B, M)`, 0 beyond the lengths.
+        masked: `(B, M)` bool, True where `[MASK]` stands instead of the token.
+        lengths: `(B,)` int64.
+        cmlm: `(B, M)` targets of the conditional masked language model, `IGNORE` elsewhere.
+        ce: `(B, M)` targets of the cross entropy on the fused output, `IGNORE` elsewhere.
+    """
+
+    tokens: Tensor
+    masked: Tensor
+    lengths: Tensor
+    cmlm: Tensor
+    ce: Tensor
+
+    def bert_ids(self, lookup: Tensor, vocab: BertVocab) -> tuple[Tensor, Tensor]:
+        """The same in BERT's own ids, in [CLS] and [SEP]; position i of `tokens` is i + 1 here.
+
+        Args:
+            lookup: `(V',)`, see `BertVocab.lookup`.
+            vocab: for the ids of the special tokens.
+
+        Returns:
+            `(B, M + 2)`, [PAD] beyond the lengths, and lengths `(B,)`.
+        """
+        inner = lookup.index_select(0, self.tokens.flatten()).view_as(self.tokens)
+        inner = inner.masked_fill(self.masked, vocab.mask_id)
+        edge = inner.new_full((len(inner), 1), vocab.cls_id)
+        ids = torch.cat([edge, inner, edge], 1).scatter(1, self.lengths[:, None] + 1, vocab.sep_id)
+        lengths = self.lengths + 2
+        return ids.masked_fill(padding_mask(lengths, ids.size(1)), vocab.pad_id), lengths
+
+
+def inference_input(hypotheses: Padded, limit: int) -> LinguisticInput:
+    """A hypothesis as it is, without targets.
+
+    Args:
+        hypotheses: linguistic ids; an empty hypothesis leaves [CLS] and [SEP] alone.
+        limit: tokens that BERT has positions for, without [CLS] and [SEP]; what lies beyond is cut off.
+    """
+    lengths = hypotheses.lengths.clamp(max=limit)
+    tokens = hypotheses.values
+    nothing = torch.full_like(tokens, IGNORE)
+    return _cut(LinguisticInput(tokens, nothing > 0, lengths, nothing, nothing))
+
+
+def training_input(
+    config: Config,
+    references: Padded,
+    hypotheses: Padded,
+    keys: Tensor,
+    update: int,
+    vocab_size: int,
+    limit: int,
+) -> LinguisticInput:
+    """Chooses truth or hypothesis for every utterance, and the targets that go with it.
+
+    The truth with noise answers the conditional MLM at the chosen tokens and the cross entropy at all; a
+    hypothesis answers both wherever it has a target.
+
+    Args:
+        config: see `Config`.
+        references: true tokens, linguistic ids; at most `limit` each.
+        hypotheses: greedy tokens of the first CTC output, linguistic ids, on any device.
+        keys: `(B,)` int64 on the CPU.
+        update: counted from 0.
+        vocab_size: V'.
+        limit: as for `inference_input`; it cuts hypotheses only.
+
+    Returns:
+        See `LinguisticInput`; on the device of the references.
+    """
+    device = references.values.device
+    references, hypotheses = references.to("cpu"), hypotheses.to("cpu")
+    width = max(references.values.size(1), hypotheses.values.size(1))
+    truth, sizes = _widened(references, width), references.lengths
+    inside = ~padding_mask(sizes, width)
+    noised = add_noise(truth, sizes, keys, vocab_size, config.noise)
+    cmlm, ce = truth.where(inside & noised.chosen, IGNORE), truth.where(inside, IGNORE)
+    given = LinguisticInput(noised.tokens, noised.masked, sizes, cmlm, ce)
+
+    picks = config.sampling.picks(keys, update)
+    by_token = torch.zeros_like(picks)
+    if config.sampling.mix == "token":
+        by_token = sizes == hypotheses.lengths
+    heard = _heard(config.align, truth, sizes, hypotheses, limit, ~picks & ~by_token)
+    heard = _either(by_token[:, None], _by_position(truth, sizes, hypotheses), heard)
+    each = config.sampling.token_picks(keys, update, width) if by_token.any() else picks[:, None]
+    chosen = _cut(_either(torch.where(by_token[:, None], each, picks[:, None]), given, heard))
+    return LinguisticInput(*(values.to(device) for values in chosen))
+
+
+def _heard(
+    align: str, truth: Tensor, sizes: Tensor, hypotheses: Padded, limit: int, wanted: Tensor
+) -> LinguisticInput:
+    """Hypotheses with their targets; by alignment only those that are wanted, `(B,)` bool."""
+    if align == "pad_trunc":
+        return _by_position(truth, sizes, hypotheses)
+    tokens, lengths = _widened(hypotheses, truth.size(1)), hypotheses.lengths.clamp(max=limit)
+    targets = torch.full_like(truth, IGNORE)
+    if align == "skip":
+        targets = truth.where((sizes == hypotheses.lengths)[:, None], targets)
+    elif wanted.any():
+        rows = wanted.nonzero().squeeze(1)
+        partners = align_tokens(tokens[rows], hypotheses.lengths[rows], truth[rows], sizes[rows]).partners
+        found = truth[rows].gather(1, partners.clamp(min=0)).where(partners >= 0, IGNORE)
+        targets = targets.index_copy(0, rows, found)
+    return LinguisticInput(tokens, torch.zeros_like(tokens, dtype=torch.bool), lengths, targets, targets)
+
+
+def _by_position(truth: Tensor, sizes: Tensor, hypotheses: Padded) -> LinguisticInput:
+    """Hypotheses cut, or lengthened by [MASK], to the length of the truth."""
+    width = truth.size(1)
+    masked = padding_mask(hypotheses.lengths, width)
+    return LinguisticInput(_widened(hypotheses, width), masked, sizes, truth, truth)
+
+
+def _widened(padded: Padded, width: int) -> Tensor:
+    """`(B, width)` values with zeros beyond the lengths."""
+    values = torch.nn.functional.pad(padded.values, (0, width - padded.values.size(1)))
+    return values.masked_fill(padding_mask(padded.lengths, width), 0)
+
+
+def _either(first: Tensor, a: LinguisticInput, b: LinguisticInput) -> LinguisticInput:
+    """The first where told so, `(B, 1)` or, for rows of equal lengths in both, `(B, M)`."""
+    lengths = torch.where(first[:, 0], a.lengths, b.lengths) if first.size(1) else a.lengths
+    tokens, masked, cmlm, ce = (torch.where(first, getattr(a, n), getattr(b, n)) for n in _BY_TOKEN)
+    return LinguisticInput(tokens, masked, lengths, cmlm, ce)
+
+
+_BY_TOKEN = ("tokens", "masked", "cmlm", "ce")
+
+
+def _cut(inputs: LinguisticInput) -> LinguisticInput:
+    """As wide as the longest row, with nothing beyond the lengths."""
+    width = int(inputs.lengths.max()) if len(inputs.lengths) else 0
+    beyond = padding_mask(inputs.lengths, width)
+    return LinguisticInput(
+        inputs.tokens[:, :width].masked_fill(beyond, 0),
+        inputs.masked[:, :width] & ~beyond,
+        inputs.lengths,
+        inputs.cmlm[:, :width].masked_fill(beyond, IGNORE),
+        inputs.ce[:, :width].masked_fill(beyond, IGNORE),
+    )
