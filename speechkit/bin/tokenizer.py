@@ -38,6 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--lexicon", type=Path, help="phone: `word phone phone ...` lines that spell the text's words")
     add("--vocab", type=Path, help="wordpiece: BERT's vocab.txt, or a BERT folder")
     add(
+        "--pieces",
+        choices=("pruned", "full"),
+        default="pruned",
+        help="wordpiece: the pieces of the text, or all of BERT's (default: %(default)s)",
+    )
+    add(
+        "--strip-accents",
+        type=true_or_false,
+        help="wordpiece: lose accents (default: as the BERT folder says, kept where it says nothing)",
+    )
+    add(
         "--check",
         nargs="*",
         default=[],
@@ -57,7 +68,7 @@ def run(args: argparse.Namespace) -> int | None:
     args.text, args.check = [Path(p) for p in args.text], [Path(p) for p in args.check]
     normaliser = Normaliser(load_config(Config, overrides=args.overrides))
     names = ("size", "byte_fallback", "model", "min_count", "words", "lexicon", "vocab")
-    options = {name: getattr(args, name) for name in names}
+    options = {name: getattr(args, name) for name in (*names, "pieces", "strip_accents")}
     inputs = [*args.text, *args.check, *(path for path in options.values() if isinstance(path, Path))]
     settings = [
         args.kind,

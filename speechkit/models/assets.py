@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from speechkit.encoders.bert import BertAssets
 from speechkit.files import read_json, write_json
 from speechkit.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -16,10 +17,12 @@ class Assets:
     Attributes:
         tokenizer: text to ids and back, with its normaliser; None for models without text.
         cmvn: per-dimension `{"mean": [F], "std": [F], "frames": n}` of the input features, or None.
+        bert: architecture and linguistic vocabulary of a BERT, or None.
     """
 
     tokenizer: Tokenizer | None = None
     cmvn: dict | None = None
+    bert: BertAssets | None = None
 
     def save(self, folder: Path) -> None:
         """Writes the assets into an existing folder."""
@@ -27,12 +30,15 @@ class Assets:
             self.tokenizer.save(folder / "tokenizer")
         if self.cmvn is not None:
             write_json(folder / "cmvn.json", self.cmvn)
+        if self.bert is not None:
+            self.bert.save(folder / "bert")
 
     @classmethod
     def load(cls, folder: Path) -> Assets:
         """Reads what `save` wrote; InputError names what is broken."""
-        tokenizer, cmvn = folder / "tokenizer", folder / "cmvn.json"
+        tokenizer, cmvn, bert = (folder / name for name in ("tokenizer", "cmvn.json", "bert"))
         return cls(
             load_tokenizer(tokenizer) if tokenizer.exists() else None,
             read_json(cmvn) if cmvn.exists() else None,
+            BertAssets.load(bert) if bert.exists() else None,
         )

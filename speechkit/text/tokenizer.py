@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from speechkit.config import from_dict
 from speechkit.errors import BadSample, InputError, nearest
@@ -28,6 +28,9 @@ TOKENIZERS = {
 }
 """Kind -> module with `build(kind, texts, options) -> (Units, tokens)` and `load(kind, folder, values)`."""
 
+UNITS = {kind: "pieces" for kind in TOKENIZERS} | {"char": "characters", "word": "words", "phone": "phones"}
+"""Kind -> what reports call its tokens."""
+
 
 @dataclass
 class Options:
@@ -43,6 +46,10 @@ class Options:
     """`word phone phone ...` lines: text is words, tokens are phones."""
     vocab: Path | None = None
     """BERT's vocab.txt, or a BERT folder."""
+    pieces: Literal["pruned", "full"] = "pruned"
+    """wordpiece: only the pieces of the text, or all of BERT's."""
+    strip_accents: bool | None = None
+    """wordpiece: lose accents; None does as the BERT folder says, and keeps them where it says nothing."""
     model: Path | None = None
     """A sentencepiece model to take over instead of training one."""
     byte_fallback: bool = False

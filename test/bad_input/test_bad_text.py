@@ -161,7 +161,7 @@ def test_a_changed_normaliser_is_noticed(tmp_path):
 
 def test_another_bert_vocabulary_is_noticed(tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[SEP]\nthe\ncat\n")
-    build_tokenizer("wordpiece", [], vocab=tmp_path / "vocab.txt").save(tmp_path / "t")
+    build_tokenizer("wordpiece", ["the cat"], vocab=tmp_path / "vocab.txt").save(tmp_path / "t")
     (tmp_path / "t" / "vocab.txt").write_text("[UNK]\n[PAD]\n[SEP]\nthe\ncat\n")
     with pytest.raises(InputError, match="vocab.txt: not the vocabulary that tokenizer.json maps"):
         load_tokenizer(tmp_path / "t")

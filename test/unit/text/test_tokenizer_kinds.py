@@ -120,7 +120,7 @@ def test_phones_of_a_lexicon(tmp_path):
 
 
 def test_wordpiece_keeps_bert_ids(bert, tmp_path):
-    tokenizer = build_tokenizer("wordpiece", [], vocab=bert)
+    tokenizer = build_tokenizer("wordpiece", [], vocab=bert, pieces="full")
     assert tokenizer.vocab == ["<blank>", "<unk>", *BERT[6:], "<sos/eos>"]
     text = "The cats don't zzz"
     ids = [tokenizer.units.bert_ids[id_] for id_ in tokenizer.encode(text)]
@@ -135,13 +135,13 @@ def test_wordpiece_keeps_bert_ids(bert, tmp_path):
 
 
 def test_wordpiece_reads_special_tokens_in_text_as_letters(bert):
-    tokenizer = build_tokenizer("wordpiece", [], vocab=bert)
+    tokenizer = build_tokenizer("wordpiece", [], vocab=bert, pieces="full")
     assert set(tokenizer.encode("[SEP]")) == {tokenizer.unk}
 
 
 def test_cased_bert_from_its_configuration(bert):
     (bert / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
-    tokenizer = build_tokenizer("wordpiece", [], vocab=bert)
+    tokenizer = build_tokenizer("wordpiece", [], vocab=bert, pieces="full")
     assert tokenizer.encode("The") == [tokenizer.unk]
 
 
