@@ -7,6 +7,7 @@ on both sides, training begins from what they know.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -122,15 +123,17 @@ class GatedAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """`H + FFN(H)` with GELU.
+    """`H + FFN(H)`.
 
     Args:
         dim: D.
         config: see `Config`.
+        activation: between its two layers; dropout overwrites the result, so its gradient may not need it.
     """
 
-    def __init__(self, dim: int, config: Config) -> None:
+    def __init__(self, dim: int, config: Config, activation: Callable[[Tensor], Tensor] = F.gelu) -> None:
         super().__init__()
+        self.activation = activation
         self.norm_in, self.norm_out = config.norm_in(dim), config.norm_out(dim)
         self.inner = nn.Linear(dim, config.feed_forward)
         self.outer = nn.Linear(config.feed_forward, dim)
@@ -140,7 +143,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor, packing: Packing) -> Tensor:
         """Returns `(N, D)`."""
-        inner = self.dropout(F.gelu(self.inner(self.norm_in(x))), packing)
+        inner = self.dropout(self.activation(self.inner(self.norm_in(x))), packing)
         return self.norm_out(x + self.dropout(self.outer(inner), packing))
 
 

@@ -67,7 +67,7 @@ class CrossAttention(nn.Module):
         Args:
             x: `(N, D)` packed frames.
             packing: where the utterances lie in `x`.
-            memory: `(M, memory_dim)` packed.
+            memory: `(M, memory_dim)` packed, or what `remember` made of it.
             memory_packing: where they lie in `memory`.
 
         Returns:
@@ -76,6 +76,10 @@ class CrossAttention(nn.Module):
         q, k, v = self._project(x, memory)
         out = attend(q, k, v, packing, memory_packing, self.dropout if self.training else 0.0)
         return self.out(out.flatten(1))
+
+    def remember(self, memory: Tensor) -> Tensor:
+        """Keys and values `(M, 2, H, d)` of a packed `(M, memory_dim)`, made once for several readings."""
+        return self.key_value(self.memory_norm(memory)).unflatten(-1, (2, self.heads, -1))
 
     def maps(self, x: Tensor, packing: Packing, memory: Tensor, memory_packing: Packing) -> Tensor:
         """What `forward` attends to, computed anew for pictures, without dropout.
@@ -94,5 +98,5 @@ class CrossAttention(nn.Module):
     def _project(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries `(N, H, d)`, keys and values `(M, H, d)`."""
         q = self.query(self.query_norm(x)).unflatten(-1, (self.heads, -1))
-        k, v = self.key_value(self.memory_norm(memory)).unflatten(-1, (2, self.heads, -1)).unbind(1)
+        k, v = (memory if memory.dim() == 4 else self.remember(memory)).unbind(1)
         return q, k, v
