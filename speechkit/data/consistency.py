@@ -9,6 +9,13 @@ from pathlib import Path
 from speechkit.data.tables import Table, is_partial, shown, table_key
 from speechkit.errors import Problem
 
+AUDIO = ("wav.scp", "feats.scp", "segments")
+
+
+def is_text_set(names: Collection[str]) -> bool:
+    """Whether a directory with these tables is a text set: `text` (and perhaps utt2lang), nobody speaks."""
+    return "text" in names and not any(name in names for name in (*AUDIO, "utt2spk", "spk2utt"))
+
 
 def check_consistency(tables: dict[str, Table], path: Path) -> tuple[list[Problem], list[Problem]]:
     """Compares the tables with each other.
@@ -20,6 +27,8 @@ def check_consistency(tables: dict[str, Table], path: Path) -> tuple[list[Proble
     Returns:
         Problems, and warnings.
     """
+    if is_text_set(tables):
+        return _check_text_set(tables), _warnings(tables)
     problems = [
         Problem(str(path / name), 0, "missing" + mend)
         for name, mend in (("utt2spk", ""), ("spk2utt", ": speechkit fix makes it from utt2spk"))
@@ -42,7 +51,17 @@ def check_consistency(tables: dict[str, Table], path: Path) -> tuple[list[Proble
         problems += _check_spk2utt(tables["spk2utt"], utt2spk)
     if "word_tags" in tables and "text" in tables:
         problems += _check_word_tags(tables["word_tags"], tables["text"])
-    return problems, _warnings(tables)
+    return problems, [*_check_prefixes(utt2spk), *_warnings(tables)]
+
+
+def _check_text_set(tables: dict[str, Table]) -> list[Problem]:
+    problems, text = [], tables["text"]
+    for name, table in tables.items():
+        if name != "text" and table_key(name) == "utterance":
+            problems += _same_keys(table, text.rows.keys(), "utterance", "text", is_partial(name))
+    if "word_tags" in tables:
+        problems += _check_word_tags(tables["word_tags"], text)
+    return problems
 
 
 def _recordings(tables: dict[str, Table]) -> Collection[str]:
@@ -91,12 +110,16 @@ def _check_word_tags(word_tags: Table, text: Table) -> list[Problem]:
     return problems
 
 
-def _warnings(tables: dict[str, Table]) -> list[Problem]:
-    utt2spk, warnings = tables["utt2spk"], []
+def _check_prefixes(utt2spk: Table) -> list[Problem]:
     apart = [utterance for utterance, speaker in utt2spk.rows.items() if not utterance.startswith(speaker)]
-    if apart:
-        message = f"the speaker is no prefix of the utterance id, for {len(apart)} of {len(utt2spk.rows)}"
-        warnings.append(Problem(utt2spk.file, utt2spk.lines[apart[0]], message, shown(apart[0])))
+    if not apart:
+        return []
+    message = f"the speaker is no prefix of the utterance id, for {len(apart)} of {len(utt2spk.rows)}"
+    return [Problem(utt2spk.file, utt2spk.lines[apart[0]], message, shown(apart[0]))]
+
+
+def _warnings(tables: dict[str, Table]) -> list[Problem]:
+    warnings = []
     for name, table in tables.items():
         if name.endswith(".scp"):
             continue

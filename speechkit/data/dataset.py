@@ -61,6 +61,7 @@ class Context:
         augment: `(waveform, key, speed) -> waveform`, or None in evaluation.
         plain: True when `augment` leaves a waveform at speed 1 as it is, so that dumped features serve.
         tokens: the encoded text of each utterance, or None.
+        bert_tokens: the same in BERT's word pieces, without [CLS] and [SEP].
         label_rates: labels a second of each field of frame labels, for crops.
     """
 
@@ -70,6 +71,7 @@ class Context:
     plain: bool = True
     tokens: Ragged | None = None
     label_rates: Mapping[str, float] = field(default_factory=dict)
+    bert_tokens: Ragged | None = None
 
 
 class Sample:
@@ -168,6 +170,15 @@ class Tokens:
         return sample.context.tokens[sample.index].astype(np.int64)
 
 
+class BertTokens:
+    """Ids in the linguistic vocabulary."""
+
+    tables = ("text",)
+
+    def __call__(self, sample: Sample) -> np.ndarray:
+        return sample.context.bert_tokens[sample.index].astype(np.int64)
+
+
 class Labels:
     """Frame labels of a table.
 
@@ -190,7 +201,12 @@ class Labels:
         return labels.astype(np.int64)
 
 
-READERS: dict[str, Callable[[], Reader]] = {"speech": Speech, "features": Features, "tokens": Tokens}
+READERS: dict[str, Callable[[], Reader]] = {
+    "speech": Speech,
+    "features": Features,
+    "tokens": Tokens,
+    "bert_tokens": BertTokens,
+}
 """Field name -> its reader; further fields are further entries. Frame labels have names of their own."""
 
 
@@ -251,6 +267,18 @@ class BatchReader:
             return Loaded(None, bad)
         ids, keys, rows, codes = zip(*good)
         return Loaded(collate(ids, keys, rows, codes if languages is not None else None), bad)
+
+
+@dataclass(frozen=True)
+class MixedReader:
+    """Reads the micro-batches of speech with one reader and those of text with another."""
+
+    speech: BatchReader
+    text: BatchReader
+
+    def __call__(self, micro_batch: MicroBatch) -> Loaded:
+        """Reads the utterances; those that cannot be used are set aside."""
+        return (self.text if micro_batch.unit == "tokens" else self.speech)(micro_batch)
 
 
 def _tensor(values: np.ndarray) -> Tensor:

@@ -1,4 +1,7 @@
-"""Kaldi data directories: the tables of one data set, read strictly and written all or none."""
+"""Kaldi data directories: the tables of one data set, read strictly and written all or none.
+
+A directory with `text` alone (and utt2lang, word_tags) is a text set: sentences for a language model.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from speechkit.data.consistency import check_consistency
+from speechkit.data.consistency import check_consistency, is_text_set
 from speechkit.data.labels import is_label_table
 from speechkit.data.tables import Table, parse_table, render_table, shown, table_key
 from speechkit.errors import InputError, Problem, ProblemsError
@@ -49,8 +52,8 @@ class DataDir:
 
     @property
     def utterances(self) -> list[str]:
-        """Utterance ids, sorted by code point."""
-        return sorted(self.utt2spk)
+        """Utterance ids, sorted by code point; in a text set, those of its sentences."""
+        return sorted(self.utt2spk or self.text)
 
     @property
     def speakers(self) -> list[str]:
@@ -73,13 +76,13 @@ class DataDir:
             InputError: an id is not in the data set.
         """
         chosen = set(utterances)
-        unknown = sorted(chosen - self.utt2spk.keys())
+        unknown = sorted(chosen.difference(self.utterances))
         if unknown:
             raise InputError(f"{self.path}: no such utterance: {shown(', '.join(unknown))}")
         keep = {
             "utterance": chosen,
             "recording": {self.recording(utterance) for utterance in chosen},
-            "speaker": {self.utt2spk[utterance] for utterance in chosen},
+            "speaker": {self.utt2spk[utterance] for utterance in chosen & self.utt2spk.keys()},
         }
         return DataDir(
             self.path,
@@ -188,6 +191,11 @@ def data_from(tables: dict[str, Table], path: Path) -> DataDir:
         recording, start, end = value.split()
         segments[utterance] = Segment(recording, float(start), float(end))
     return DataDir(path, *(rows.pop(name, {}) for name in ("wav.scp", "text", "utt2spk")), segments, rows)
+
+
+def holds_text_only(path: str | Path) -> bool:
+    """Whether a directory is a text set: sentences that nobody speaks."""
+    return is_text_set([file.name for file in table_files(path)])
 
 
 def check_output(output: str | Path, sources: Iterable[str | Path]) -> None:

@@ -85,7 +85,7 @@ class Manifest:
         rate: samples a second.
         ids: utterance ids.
         hashes: `(N,)` uint64 hashes of the ids.
-        samples: `(N,)` int64 lengths at speed 1.
+        samples: `(N,)` int64 lengths at speed 1; 0 for sentences that are only text.
         starts: `(N,)` seconds where the utterance begins in its recording, NaN for a whole recording.
         ends: `(N,)` seconds.
         sources: `(N,)` which data set each is from.
@@ -168,10 +168,6 @@ def read_manifest(
         for data in sets:
             check_features(data.path, features)
     ids = [utterance for data in sets for utterance in data.utterances]
-    columns = {
-        name: Strings.of(_value(data, name, utterance) for data in sets for utterance in data.utterances)
-        for name in names
-    }
     pieces = [data.segments.get(utterance) for data in sets for utterance in data.utterances]
     return Manifest(
         rate,
@@ -181,9 +177,47 @@ def read_manifest(
         np.array([piece.start if piece else np.nan for piece in pieces]),
         np.array([piece.end if piece else np.nan for piece in pieces]),
         np.repeat(np.arange(len(sets)), [len(data.utterances) for data in sets]),
-        columns,
+        _columns(sets, names),
         {name: _labels(sets, name) for name in required if is_label_table(name)},
     )
+
+
+def read_texts(folders: Sequence[str | Path], optional: Iterable[str] = ("utt2lang",)) -> Manifest:
+    """Reads `text` alone, of text sets or of directories with audio, one source each; all lengths are 0.
+
+    Args:
+        folders: data directories.
+        optional: further tables that are used when all directories have them.
+
+    Raises:
+        InputError: no directory, no `text`, or an id in two directories.
+        ProblemsError: a directory that is not valid.
+    """
+    sets = [read_data_dir(folder, need_audio=False, labels=False) for folder in folders]
+    for data in sets:
+        if not data.text:
+            raise InputError(f"{data.path / 'text'}: no sentences, and they are needed")
+    _check_disjoint(sets)
+    ids = [utterance for data in sets for utterance in data.utterances]
+    names = ["text", *(name for name in optional if all(_rows(data, name) for data in sets))]
+    zeros, nowhere = np.zeros(len(ids), np.int64), np.full(len(ids), np.nan)
+    return Manifest(
+        rate=1,
+        ids=Strings.of(ids),
+        hashes=hash_ids(ids),
+        samples=zeros,
+        starts=nowhere,
+        ends=nowhere,
+        sources=np.repeat(np.arange(len(sets)), [len(data.utterances) for data in sets]),
+        tables=_columns(sets, names),
+    )
+
+
+def _columns(sets: list[DataDir], names: list[str]) -> dict[str, Strings]:
+    return {
+        name: Strings.of(_value(data, name, utterance) for data in sets for utterance in data.utterances)
+        for name in names
+    }
 
 
 def _check_disjoint(sets: list[DataDir]) -> None:

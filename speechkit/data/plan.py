@@ -11,12 +11,13 @@ import hashlib
 import threading
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from speechkit.config import check_range
+from speechkit.data import text_plan
 from speechkit.data.augment import speed_samples
 from speechkit.data.crop import STEP, crop_sizes, crop_starts
 from speechkit.data.sampling import draw, draws_of_sources
@@ -61,6 +62,8 @@ class Config:
     """What shares are of."""
     source_batches: Literal["mixed", "single"] = "mixed"
     """Whether utterances of different sources go into one micro-batch."""
+    text: text_plan.Config = field(default_factory=text_plan.Config)
+    """Sentences of text sets, which have micro-batches of their own; all else here is about speech."""
 
     def __post_init__(self) -> None:
         check_range("seconds", self.seconds, 0.1)
@@ -80,6 +83,9 @@ class Config:
         return self.crop_seconds is not None or self.crop_to_shortest
 
 
+Unit = Literal["seconds", "tokens"]
+
+
 def hash_ids(ids: Sequence[str]) -> np.ndarray:
     """64-bit hash of each id, `(N,)` uint64, independent of its neighbours."""
     digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
@@ -95,19 +101,21 @@ class MicroBatch:
         utterances: `(B,)` int64 indices into the manifest.
         speeds: `(B,)` float64 speed factors.
         keys: `(B,)` int64 hashes of seed, epoch and utterance, for its augmentation and masks.
-        seconds: audio after speed perturbation and cropping, without padding.
+        length: seconds of audio after speed perturbation and cropping, without padding; or tokens of text.
         padded: the same with padding to the longest.
         crops: `(B, 2)` int64 start and size of the part of each utterance that is used, in samples after
             speed perturbation; None for all of it.
+        unit: of the lengths: "seconds" of speech, "tokens" of text.
     """
 
     epoch: int
     utterances: np.ndarray
     speeds: np.ndarray
     keys: np.ndarray
-    seconds: float
+    length: float
     padded: float
     crops: np.ndarray | None = None
+    unit: Unit = "seconds"
 
 
 @dataclass(frozen=True)
@@ -120,15 +128,16 @@ class _Epoch:
     keys: np.ndarray
     lengths: np.ndarray
     spans: np.ndarray
-    crops: np.ndarray | None = None
+    crops: np.ndarray | None
+    unit: Unit
 
     def micro_batch(self, m: int) -> MicroBatch:
         part = slice(*self.spans[m])
         lengths = self.lengths[part]
-        seconds, padded = float(lengths.sum()), float(lengths.max() * len(lengths))
+        length, padded = float(lengths.sum()), float(lengths.max() * len(lengths))
         columns = (self.utterances[part], self.speeds[part], self.keys[part])
         crops = self.crops[part] if self.crops is not None else None
-        return MicroBatch(self.number, *columns, seconds, padded, crops)
+        return MicroBatch(self.number, *columns, length, padded, crops, self.unit)
 
 
 class BatchPlan:
@@ -143,7 +152,7 @@ class BatchPlan:
 
     Args:
         ids: `(N,)` uint64 from `hash_ids`.
-        seconds: `(N,)` durations at speed 1.
+        seconds: `(N,)` durations at speed 1; of sentences their tokens, and so is the budget.
         config: budgets.
         seed: seed of speeds and order.
         speeds: speed factors that are drawn with equal probability.
@@ -152,6 +161,7 @@ class BatchPlan:
         rate: samples a second, which crops are counted in.
         starts: the first update of each epoch planned so far, from `starts` of an equal plan; it
             makes seeking after a restart independent of the epochs before.
+        unit: "tokens" for text.
 
     Raises:
         InputError: no utterances, or fewer than `micro_batches`.
@@ -169,17 +179,19 @@ class BatchPlan:
         shuffle: bool = True,
         rate: int = 16000,
         starts: Sequence[int] = (0,),
+        unit: Unit = "seconds",
     ) -> None:
+        option, what = ("plan", "utterance") if unit == "seconds" else ("plan.text", "sentence")
         if not len(ids):
-            raise InputError("the data set has no usable utterance")
+            raise InputError(f"the data set has no usable {what}")
         if len(ids) < config.micro_batches:
             raise InputError(
-                f"plan.micro_batches={config.micro_batches}, but the data set has only {len(ids)} utterances"
+                f"{option}.micro_batches={config.micro_batches}, but the data set has only {len(ids)} {what}s"
             )
         self.ids, self.seconds, self.config, self.seed = ids, np.asarray(seconds, np.float64), config, seed
         self.speeds = np.asarray(speeds if shuffle else (1.0,), np.float64)
         self.sources = np.zeros(len(ids), np.int64) if sources is None else np.asarray(sources)
-        self.shuffle, self.rate = shuffle, rate
+        self.shuffle, self.rate, self.unit = shuffle, rate, unit
         self.crops = shuffle and config.crops
         self.starts = [int(start) for start in starts]
         self._draws = None
@@ -190,16 +202,25 @@ class BatchPlan:
         self._cache: dict[int, _Epoch] = {}
         self._lock = threading.Lock()  # a loading thread reads ahead of the training loop
 
-    def locate(self, update: int) -> tuple[int, int]:
-        """The epoch of an update and its row there; plans only epochs never reached before."""
-        while update >= self.starts[-1]:
+    @property
+    def parts(self) -> list[BatchPlan]:
+        """The plans of one unit that it is made of: itself; `text_plan.MixedPlan` has two."""
+        return [self]
+
+    def begin(self, epoch: int) -> int:
+        """The first update of an epoch; plans only epochs never reached before."""
+        while len(self.starts) <= epoch:
             last = len(self.starts) - 1
-            end = self.starts[-1] + self.updates(last)
-            if update < end:
-                return last, update - self.starts[-1]
+            end = self.starts[last] + self.updates(last)
             with self._lock:
                 if len(self.starts) == last + 1:
                     self.starts.append(end)
+        return self.starts[epoch]
+
+    def locate(self, update: int) -> tuple[int, int]:
+        """The epoch of an update and its row there; plans only epochs never reached before."""
+        while update >= self.starts[-1]:
+            self.begin(len(self.starts))
         epoch = bisect_right(self.starts, update) - 1
         return epoch, update - self.starts[epoch]
 
@@ -257,7 +278,7 @@ class BatchPlan:
             lengths = crops[:, 1] / self.rate
         if self.shuffle:
             spans = spans[np.argsort(mix(self.seed, number, 3, np.arange(len(spans))), kind="stable")]
-        return _Epoch(number, picked, speeds, signed, lengths, spans, crops)
+        return _Epoch(number, picked, speeds, signed, lengths, spans, crops, self.unit)
 
     def _sample(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Utterances of an epoch and, for one that comes several times, which time it is."""

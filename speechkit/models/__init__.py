@@ -20,7 +20,7 @@ class Model(Protocol):
     """What the training loop and the decoder need of a system (besides being an `nn.Module`)."""
 
     requires: tuple[str, ...]
-    """Names of the batch fields that `loss` reads."""
+    """Names of the batch fields that `loss` reads; none for a model that learns from text alone."""
 
     inputs: tuple[str, ...]
     """Names of the batch fields that `encode` reads: a subset of `requires`."""
@@ -29,7 +29,7 @@ class Model(Protocol):
     """Weight of each loss term; terms absent here are logged, under their bare name, and not trained on."""
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """The normaliser of each loss term, known before any forward pass."""
+        """The normaliser of each loss term of this batch, known before any forward pass."""
 
     def loss(self, batch: Batch, update: int) -> dict[str, tuple[Tensor, int]]:
         """Each term as a sum and its normaliser; `update` counts from 0."""
@@ -43,5 +43,7 @@ class Model(Protocol):
     def set_update(self, update: int) -> None:
         """Brings every schedule and freezing to the given update."""
 
+    # Optional: `text_requires: tuple[str, ...]`: fields of the batches of text sets, which hold nothing else
+    # (such as "bert_tokens"); `counts` and `loss` then give the terms that such a batch has.
     # Optional: `advise(row: dict[str, float]) -> str | None`. Called with each training row that is logged;
     # plain words about what looks wrong in it and what to do, which the loop prints.

@@ -14,19 +14,21 @@ from torch import nn
 from speechkit.config import load_kind
 from speechkit.data.augment import Augment, speed_samples
 from speechkit.data.crop import check_extractor
-from speechkit.data.dataset import BatchReader, Context, Loaded, read_ahead, tables_of
+from speechkit.data.dataset import BatchReader, Context, Loaded, MixedReader, read_ahead, tables_of
 from speechkit.data.label_checks import check_labels, check_records
 from speechkit.data.ledger import Ledger
 from speechkit.data.manifest import Manifest, read_manifest
 from speechkit.data.plan import BatchPlan, deal
 from speechkit.data.plan import Config as PlanConfig
+from speechkit.data.text_plan import ChainedPlan, MixedPlan
 from speechkit.errors import BadSample, InputError
-from speechkit.files import write_jsonl
+from speechkit.files import hash_bytes, write_jsonl
 from speechkit.frontends import FEATURES
 from speechkit.models.assets import Assets
 from speechkit.train.distributed import Ranks
 from speechkit.train.run import RunConfig
-from speechkit.train.usable import choose, encode_texts, output_frames, too_short
+from speechkit.train.text_sets import make_text_set, part_folders
+from speechkit.train.usable import choose, encode_fields, output_frames, settle, too_short
 
 
 @dataclass
@@ -34,14 +36,28 @@ class DataSet:
     """A data set ready to be read.
 
     Attributes:
-        manifest: the usable utterances.
+        manifest: the usable utterances; of a model of text alone, the sentences.
         plan: its batches.
         reader: makes them.
+        texts: sentences of text sets beside speech, or None.
     """
 
     manifest: Manifest
-    plan: BatchPlan
-    reader: BatchReader
+    plan: BatchPlan | MixedPlan | ChainedPlan
+    reader: BatchReader | MixedReader
+    texts: Manifest | None = None
+
+    @property
+    def size(self) -> int:
+        """Utterances and sentences."""
+        return len(self.manifest) + (len(self.texts) if self.texts is not None else 0)
+
+    @property
+    def hash(self) -> str:
+        """Hash of what training sees of the data."""
+        if self.texts is None:
+            return self.manifest.hash
+        return hash_bytes(self.manifest.hash.encode(), self.texts.hash.encode())
 
     def stream(self, config: RunConfig, ranks: Ranks, start: int, end: int) -> Iterator[Loaded]:
         """This rank's micro-batches of updates start to end, read ahead; close it to stop."""
@@ -64,15 +80,42 @@ def make_data_set(
     Args:
         name: "train" or "dev"; an evaluation set is neither augmented, cropped nor shuffled.
         config: of the run.
-        exp: the experiment folder; the ledger and the list of odd labels are written there.
+        exp: the experiment folder; the ledgers and the list of odd labels are written there.
         ranks: this process and the others.
-        assets: tokenizer and statistics.
+        assets: tokenizer, statistics, BERT's vocabulary.
         model: decides what is read, and how long it must be.
-        folders: the data directories.
+        folders: the data directories, text sets among them.
 
     Raises:
-        InputError: data that cannot be used; see `choose`.
+        InputError: data that cannot be used; see `choose` and `part_folders`.
     """
+    if not folders:
+        raise InputError("no data directory given")
+    speech, texts = part_folders(model, config.model.name, folders)
+    common = (name, config, exp, ranks, assets, model)
+    if not texts:
+        return DataSet(*_make_speech_set(*common, speech))
+    sentences, text_plan, text_reader = make_text_set(*common, texts)
+    if not speech:
+        return DataSet(sentences, text_plan, text_reader)
+    manifest, plan, reader = _make_speech_set(*common, speech)
+    if name == "train":
+        both = MixedPlan(plan, text_plan, config.plan.text.every)
+    else:
+        both = ChainedPlan([plan, text_plan])
+    return DataSet(manifest, both, MixedReader(reader, text_reader), sentences)
+
+
+def _make_speech_set(
+    name: str,
+    config: RunConfig,
+    exp: Path,
+    ranks: Ranks,
+    assets: Assets,
+    model: nn.Module,
+    folders: Sequence[str | Path],
+) -> tuple[Manifest, BatchPlan, BatchReader]:
+    """The same for directories with speech."""
     training = name == "train"
     extractor = load_kind(FEATURES, config.features.name).build(config.features)
     optional = [t for t in ("feats.scp", "utt2lang") if t != "feats.scp" or "features" in model.requires]
@@ -80,9 +123,8 @@ def make_data_set(
     manifest = read_manifest(folders, tables_of(model.requires), optional, extractor.rate, config.features)
     speeds = config.augment.speeds if training else [1.0]
 
-    tokens, unknown, frames = None, {}, None
-    if "tokens" in model.requires:
-        tokens, unknown = encode_texts(manifest, assets.tokenizer)
+    encoded, unknown = encode_fields(model.requires, manifest, assets)
+    tokens, frames = encoded.get("tokens"), None
     emitted = output_frames(model, manifest, _input_length(model, extractor, max(speeds)))
     if "ctc" in model.weights:
         frames, unknown = emitted, too_short(manifest, emitted, 1) | unknown
@@ -91,25 +133,18 @@ def make_data_set(
     unknown |= _unlabelled(name, model, manifest, exp, ranks)
     ledger = Ledger(f"{name} set", "train" if training else "evaluation", config.data.max_dropped)
     kept = choose(manifest, ledger, config.plan if training else None, tokens, unknown, frames)
-    if ranks.first:
-        ledger.write(exp / f"ledger_{name}.jsonl")
-    try:
-        ledger.check()
-    except InputError as error:
-        raise InputError(f"{error}; every utterance is in {exp / f'ledger_{name}.jsonl'}") from None
-    if ranks.first and ledger.dropped:
-        print(ledger.summary())
+    settle(ledger, exp / f"ledger_{name}.jsonl", ranks.first)
     if len(kept) < len(manifest):
         manifest = manifest.select(kept)
-        tokens = tokens.select(kept) if tokens is not None else None
+        encoded = {field: ids.select(kept) for field, ids in encoded.items()}
 
     augment = Augment(config.augment) if training else None
     if training and config.plan.crops:
         _check_crops(config, model, extractor)
     rates = {labels.field: labels.rate for labels in getattr(model, "label_sets", ())}
-    context = Context(manifest, extractor, augment, plain(config) or not training, tokens, rates)
-    plan = _plan(config, manifest, training)
-    return DataSet(manifest, plan, BatchReader(context, model.requires))
+    unchanged = plain(config) or not training
+    context = Context(manifest, extractor, augment, unchanged, label_rates=rates, **encoded)
+    return manifest, _plan(config, manifest, training), BatchReader(context, model.requires)
 
 
 def _check_crops(config: RunConfig, model: nn.Module, extractor: object) -> None:

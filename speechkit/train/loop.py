@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, nullcontext
 
 import torch
 
 from speechkit.config import load_kind
 from speechkit.data.dataset import Loaded
+from speechkit.data.plan import BatchPlan, MicroBatch
 from speechkit.errors import InputError, nearest
 from speechkit.train import optim
 from speechkit.train.data_sets import dev_stream, references, watched
@@ -24,7 +25,7 @@ from speechkit.train.signals import STOPPED, StopRequest, Watchdog
 from speechkit.train.state import Progress, environment, git_revision
 from speechkit.train.telling import note_bad, note_skipped, tell_validation, tell_window
 from speechkit.train.update import Updater
-from speechkit.train.validation import Validator, columns
+from speechkit.train.validation import Validator, columns, reached
 
 
 class Trainer:
@@ -58,10 +59,9 @@ class Trainer:
         texts = references(setup.dev, setup.assets) if "tokens" in self.model.requires else None
         measured = [*columns(dict.fromkeys(self.terms, 0.0), self.model.weights)]
         measured += ["wer", "cer", "blank_ratio"] if texts is not None else []
-        if self.metric not in measured:
-            raise InputError(
-                f"validation.metric={self.metric} is not measured{nearest(self.metric, measured)}"
-            )
+        for option, name in (("metric", self.metric), *(("stop_at", n) for n in config.validation.stop_at)):
+            if name not in measured:
+                raise InputError(f"validation.{option}={name} is not measured{nearest(name, measured)}")
         watch = watched(setup.dev, config.validation.samples)
         tokenizer = setup.assets.tokenizer
         self.validator = Validator(self.model, self.terms, tokenizer, self.ranks, texts, watch)
@@ -71,13 +71,16 @@ class Trainer:
         self.log: Log | None = None
 
     def _terms(self) -> list[str]:
-        """Names of the loss terms, found on the first training batch that can be read."""
-        data = self.setup.train
-        for update in range(data.plan.updates(0)):
-            for micro_batch in data.plan.row(update):
-                loaded = data.reader(micro_batch)
+        """Names of the loss terms, found on the first training batch, of speech and of text, to be read."""
+        terms = {name for part in self.setup.train.plan.parts for name in self._terms_of(part)}
+        return sorted(terms)
+
+    def _terms_of(self, plan: BatchPlan) -> Iterable[str]:
+        for update in range(plan.updates(0)):
+            for micro_batch in plan.row(update):
+                loaded = self.setup.train.reader(micro_batch)
                 if loaded.batch is not None:
-                    return sorted(self.model.counts(loaded.batch))
+                    return self.model.counts(loaded.batch)
         raise InputError("no training utterance can be read: " + ": ".join(loaded.bad[0]))
 
     @property
@@ -86,6 +89,9 @@ class Trainer:
         patience = self.config.validation.patience
         if patience is not None and self.progress.waited >= patience:
             return f"no better {self.metric} in {self.progress.waited} validations"
+        goals, seen = self.config.validation.stop_at, self.progress.watched
+        if goals and all(name in seen and reached(name, seen[name], goals[name]) for name in goals):
+            return "reached " + ", ".join(f"{name} {seen[name]:.4g}" for name in goals)
         limit = self.config.loop.max_updates
         return f"{limit} updates made" if self.progress.update >= limit else ""
 
@@ -196,6 +202,7 @@ class Trainer:
         progress.best = progress.best[: max(1, self.config.checkpoints.kept[1])]
         progress.waited = 0 if better else progress.waited + 1
         progress.validated = progress.update
+        progress.watched = {name: metrics[name] for name in self.config.validation.stop_at}
         tell_validation(self, metrics, samples, "dev", " (best)" if better else "")
         return metrics
 
@@ -216,10 +223,12 @@ class Trainer:
         return dev_stream(self.setup.dev, self.config, self.ranks)
 
     def dry_run(self) -> None:
-        """Forward and backward of the costliest micro-batch of the first epoch."""
-        plan = self.setup.train.plan
-        worst = plan.costliest(0)
-        size = f"{len(worst.utterances)} utterances, {worst.padded:.0f} s with padding"
+        """Forward and backward of the costliest micro-batch of the first epoch, of speech and of text."""
+        for part in self.setup.train.plan.parts:
+            self._dry_run(part.costliest(0))
+
+    def _dry_run(self, worst: MicroBatch) -> None:
+        size = f"{len(worst.utterances)} utterances, {worst.padded:.0f} {worst.unit} with padding"
         loaded = self.setup.train.reader(worst)
         if loaded.batch is None:
             return
@@ -229,8 +238,9 @@ class Trainer:
             self.updater.gradients.reset()
             self.updater.backward(batch, self.updater.counts([batch]), 0, last=False)
         except (torch.OutOfMemoryError, MemoryError) as error:
+            option = "plan.seconds" if worst.unit == "seconds" else "plan.text.tokens"
             raise InputError(
-                f"the largest micro-batch ({size}) does not fit: lower plan.seconds ({error})"
+                f"the largest micro-batch ({size}) does not fit: lower {option} ({error})"
             ) from None
         self.updater.gradients.reset()
         self.log.line(f"the largest micro-batch fits: {size}")

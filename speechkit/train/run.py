@@ -139,6 +139,7 @@ RESUMABLE = (
     "loop.max_nonfinite",
     "loop.dry_run",
     "validation.patience",
+    "validation.stop_at*",
     "validation.seconds",
     "validation.samples",
     "checkpoints.*",

@@ -20,6 +20,7 @@ from speechkit.text.tokenizer import load_tokenizer
 from speechkit.train.data_sets import DataSet, make_data_set, plain
 from speechkit.train.distributed import Ranks
 from speechkit.train.run import RunConfig
+from speechkit.train.text_sets import check_dealing, check_text_options
 
 
 @dataclass
@@ -86,16 +87,15 @@ def prepare(
     Raises:
         InputError: data that cannot be used; see `choose`.
     """
-    if config.plan.micro_batches % ranks.world:
-        raise InputError(
-            f"plan.micro_batches={config.plan.micro_batches} must be a multiple of the "
-            f"{ranks.world} processes, so that every process gets as many"
-        )
     _check_augmentation(config)
     model = build_model(config, assets)
+    if model.requires:
+        check_dealing("plan", config.plan.micro_batches, ranks)
+    else:
+        check_text_options(config)
     if "features" not in model.requires:
         assets = replace(assets, cmvn=None)
-    if "tokens" in model.requires and assets.tokenizer is None:
+    if "tokens" in (*model.requires, *getattr(model, "text_requires", ())) and assets.tokenizer is None:
         raise InputError(f"model {config.model.name} needs targets; give --tokenizer")
     _check_dimension(model, config)
     if config.plan.crops and "tokens" in model.requires:
@@ -106,7 +106,9 @@ def prepare(
         name: make_data_set(name, config, exp, ranks, assets, model, folders)
         for name, folders in (("train", train), ("dev", dev))
     }
-    inputs = {name: data.manifest.hash for name, data in sets.items()}
+    if config.loop.distributed == "ddp" and len(sets["train"].plan.parts) > 1:
+        raise InputError("loop.distributed=ddp: is not for speech and text in one run; leave it at flat")
+    inputs = {name: data.hash for name, data in sets.items()}
     inputs["assets"] = _assets_hash(assets)
     return Setup(config, exp, ranks, assets, model.to(ranks.device), **sets, inputs=inputs, command=command)
 
@@ -133,4 +135,5 @@ def _check_augmentation(config: RunConfig) -> None:
 def _assets_hash(assets: Assets) -> str:
     tokenizer = assets.tokenizer
     cmvn = assets.cmvn and {key: assets.cmvn[key] for key in ("mean", "std", "frames") if key in assets.cmvn}
-    return hash_json([tokenizer and [tokenizer.vocab, tokenizer.normaliser.hash], cmvn])
+    parts = [tokenizer and [tokenizer.vocab, tokenizer.normaliser.hash], cmvn]
+    return hash_json(parts if assets.bert is None else [*parts, assets.bert.hash])

@@ -85,7 +85,8 @@ def _say(first: bool, text: str) -> None:
 
 def _tell_statistics(first: bool, setup: Setup, cmvn: str | Path | None, taken: str) -> None:
     if setup.assets.cmvn is None and cmvn is not None:
-        _say(first, f"--cmvn {cmvn} is not used: the model takes {setup.model.inputs[0]}")
+        taken = " and ".join(setup.model.inputs) or "text"
+        _say(first, f"--cmvn {cmvn} is not used: the model takes {taken}")
     elif setup.assets.cmvn is not None and taken:
         _say(first, f"CMVN statistics from {taken}")
 
@@ -93,10 +94,15 @@ def _tell_statistics(first: bool, setup: Setup, cmvn: str | Path | None, taken: 
 def _summary(trainer: Trainer, newest: Path | None, precision: str) -> str:
     setup = trainer.setup
     size = sum(p.numel() for p in setup.model.parameters())
-    hours = setup.train.manifest.seconds.sum() / 3600
     begin = f"resuming from {newest}" if newest is not None else "starting"
+    data = []
+    for part in setup.train.plan.parts:
+        if part.unit == "seconds":
+            data.append(f"{len(part.ids)} utterances, {part.seconds.sum() / 3600:.2f} h")
+        else:
+            data.append(f"{len(part.ids)} sentences, {part.seconds.sum():.0f} tokens")
     return (
-        f"{begin}; {size / 1e6:.2f} M parameters; {len(setup.train.manifest)} utterances, {hours:.2f} h; "
+        f"{begin}; {size / 1e6:.2f} M parameters; {'; '.join(data)}; "
         f"{setup.train.plan.updates(0)} updates an epoch; {precision}; {setup.ranks.device}, "
         f"{setup.ranks.world} process(es), {torch.get_num_threads()} thread(s)"
     )

@@ -28,6 +28,8 @@ class Window:
         norm: sum of the gradient norms.
         audio: seconds of audio.
         padded: seconds of audio with padding.
+        tokens: tokens of text sets.
+        padded_tokens: the same with padding.
         seconds: wall time.
         waited: wall time spent waiting for data.
     """
@@ -38,6 +40,8 @@ class Window:
     norm: float = 0.0
     audio: float = 0.0
     padded: float = 0.0
+    tokens: float = 0.0
+    padded_tokens: float = 0.0
     seconds: float = 0.0
     waited: float = 0.0
 
@@ -52,8 +56,12 @@ class Window:
         """
         self.seconds += seconds
         self.waited += waited
-        self.audio += sum(part.seconds for part in row)
-        self.padded += sum(part.padded for part in row)
+        speech = [part for part in row if part.unit == "seconds"]
+        text = [part for part in row if part.unit == "tokens"]
+        self.audio += sum(part.length for part in speech)
+        self.padded += sum(part.padded for part in speech)
+        self.tokens += sum(part.length for part in text)
+        self.padded_tokens += sum(part.padded for part in text)
         if not self.sums:
             self.sums, self.counts = [0.0] * len(outcome.sums), [0.0] * len(outcome.sums)
         if outcome.finite:
@@ -73,6 +81,7 @@ class Progress:
         validated: the last update after which the dev set was run.
         best: `[metric, loss, update]` of the best validations, best first.
         waited: validations since the best one.
+        watched: latest dev values of what `validation.stop_at` names.
         skipped: updates skipped for a loss or gradient that was not finite.
         skipped_in_row: of these, the latest without a good one between.
         bad: utterances of this epoch that could not be read, over all ranks.
@@ -86,6 +95,7 @@ class Progress:
     validated: int = 0
     best: list[list[float]] = field(default_factory=list)
     waited: int = 0
+    watched: dict[str, float] = field(default_factory=dict)
     skipped: int = 0
     skipped_in_row: int = 0
     bad: int = 0

@@ -26,7 +26,7 @@ def note_bad(run: Trainer, bad: list[tuple[str, str, str]], count: int, update: 
     Raises:
         InputError: more of an epoch than `data.max_bad` allows.
     """
-    progress, size = run.progress, len(run.setup.train.manifest)
+    progress, size = run.progress, run.setup.train.size
     for utterance, reason, detail in bad:
         progress.reasons[reason] = progress.reasons.get(reason, 0) + 1
         where = {"update": update + 1, "rank": run.ranks.rank, "utterance": utterance}
@@ -96,20 +96,17 @@ def tell_window(run: Trainer, rate: float) -> None:
         "grad_norm": window.norm / max(1, window.updates),
         "skipped": progress.skipped,
         "bad": progress.bad,
-        "audio_seconds": round(window.audio, 3),
-        "padding": 1 - window.audio / window.padded,
+        **_amounts(window),
         "seconds": round(window.seconds, 4),
         "wait_seconds": round(window.waited, 4),
     }
     run.log.row(row, "train")
-    speed = window.audio / max(1e-9, window.seconds)
     limit = run.config.loop.max_updates
     left = (limit - progress.update) * progress.seconds / progress.update
     seen = "".join(f"{t} {v:.3g} " for t, v in terms.items() if t not in run.model.weights)
     run.log.line(
         f"update {progress.update}/{limit} epoch {progress.epoch} loss {row['loss']:.4g} {seen}"
-        f"lr {rate:.2e} norm {row['grad_norm']:.3g} | {speed:.0f} s of audio/s, "
-        f"padding {100 * row['padding']:.0f} %, "
+        f"lr {rate:.2e} norm {row['grad_norm']:.3g} | {_speeds(row, window.seconds)}"
         f"waiting {100 * window.waited / max(1e-9, window.seconds):.0f} %, left {_duration(left)}"
     )
     if window.updates and hasattr(run.model, "advise"):
@@ -117,6 +114,26 @@ def tell_window(run: Trainer, rate: float) -> None:
         if advice:
             run.log.line(advice)
     progress.window = Window()
+
+
+def _amounts(window: Window) -> dict[str, float]:
+    """Columns about the speech, or the text, or both, that a window has seen."""
+    row = {}
+    if window.padded:
+        row |= {"audio_seconds": round(window.audio, 3), "padding": 1 - window.audio / window.padded}
+    if window.padded_tokens:
+        row |= {"text_tokens": round(window.tokens), "text_padding": 1 - window.tokens / window.padded_tokens}
+    return row
+
+
+def _speeds(row: dict[str, float], seconds: float) -> str:
+    """How much of each a second, and the share of padding."""
+    units = (("s of audio", "audio_seconds", "padding"), ("tokens of text", "text_tokens", "text_padding"))
+    return "".join(
+        f"{row[amount] / max(1e-9, seconds):.0f} {unit}/s, padding {100 * row[padding]:.0f} %, "
+        for unit, amount, padding in units
+        if amount in row
+    )
 
 
 def tell_validation(

@@ -127,10 +127,13 @@ class Updater:
             objective = sum(
                 weight * losses[name][0].float() / max(1, counts[self.terms.index(name)])
                 for name, weight in self.model.weights.items()
+                if name in losses
             )
             objective.backward()
         with torch.no_grad():
-            self.gradients.extra += torch.stack([losses[name][0].detach().float() for name in self.terms])
+            for k, name in enumerate(self.terms):
+                if name in losses:  # speech and text may have terms of their own
+                    self.gradients.extra[k] += losses[name][0].detach().float()
 
     def blame(self, batches: Sequence[Batch | None], update: int) -> list[dict]:
         """Each utterance whose loss alone is not finite: its id and its loss terms.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,19 +12,54 @@ import torch
 from speechkit.data import plan
 from speechkit.data.ledger import Ledger
 from speechkit.data.manifest import Manifest, Ragged
-from speechkit.errors import BadSample
+from speechkit.errors import BadSample, InputError
+from speechkit.models.assets import Assets
 
 
-def encode_texts(manifest: Manifest, tokenizer: object) -> tuple[Ragged, dict[int, BadSample]]:
-    """Token ids of every utterance, encoded once; and those with no token in the vocabulary."""
+def encode_texts(
+    manifest: Manifest, encode: Callable[[str, str], list[int]]
+) -> tuple[Ragged, dict[int, BadSample]]:
+    """Token ids of every utterance, encoded once; and those with no token in the vocabulary.
+
+    Args:
+        manifest: the utterances, with `text`.
+        encode: utterance id and text to ids; raises BadSample.
+    """
     encoded, bad = [], {}
     for i in range(len(manifest)):
         try:
-            encoded.append(tokenizer.encode_utterance(manifest.ids[i], manifest.tables["text"][i]))
+            encoded.append(encode(manifest.ids[i], manifest.tables["text"][i]))
         except BadSample as error:
             encoded.append([])
             bad[i] = error
     return Ragged.of(encoded), bad
+
+
+def encode_fields(
+    fields: Iterable[str], manifest: Manifest, assets: Assets
+) -> tuple[dict[str, Ragged], dict[int, BadSample]]:
+    """The encoded text of every utterance for each field that is made of text, and those that have none.
+
+    Args:
+        fields: names of batch fields.
+        manifest: the utterances, with `text`.
+        assets: the tokenizer, for `tokens`, and BERT's vocabulary and positions, for `bert_tokens`.
+
+    Raises:
+        InputError: BERT's vocabulary is needed and missing.
+    """
+    encoded, bad = {}, {}
+    if "tokens" in fields:
+        encoded["tokens"], bad = encode_texts(manifest, assets.tokenizer.encode_utterance)
+    if "bert_tokens" in fields:
+        if assets.bert is None:
+            raise InputError("the model reads text in BERT's word pieces, and there is no BERT vocabulary")
+        cut = partial(
+            assets.bert.vocab.encode_utterance, positions=assets.bert.config["max_position_embeddings"]
+        )
+        encoded["bert_tokens"], unreadable = encode_texts(manifest, cut)
+        bad |= unreadable
+    return encoded, bad
 
 
 def repeats(tokens: Ragged) -> np.ndarray:
@@ -59,6 +96,55 @@ def too_short(manifest: Manifest, frames: np.ndarray, fewest: int) -> dict[int, 
     return {
         i: BadSample(manifest.ids[i], reason, f"{frames[i]} of {manifest.samples[i]} samples") for i in short
     }
+
+
+def choose_texts(
+    manifest: Manifest, ledger: Ledger, lengths: np.ndarray, bad: dict[int, BadSample], limits: object = None
+) -> np.ndarray:
+    """Positions of the usable sentences of text sets; every fate is noted.
+
+    Args:
+        manifest: the sentences.
+        ledger: of the stage.
+        lengths: `(N,)` their tokens.
+        bad: sentences that cannot be used for a reason known already.
+        limits: `speechkit.data.text_plan.Config` with the fewest and most tokens of a training sentence; None
+            for evaluation.
+    """
+    fewest, most = (limits.min_tokens, limits.max_tokens) if limits is not None else (0, np.inf)
+    kept = []
+    for i, length in enumerate(lengths.tolist()):
+        if i in bad:
+            ledger.drop(manifest.ids[i], 0, bad[i].reason, bad[i].detail)
+        elif not fewest <= length <= most:
+            reason = "min_tokens" if length < fewest else "max_tokens"
+            than = "shorter" if length < fewest else "longer"
+            ledger.drop(manifest.ids[i], 0, f"{than} than plan.text.{reason}", f"{length} tokens")
+        else:
+            ledger.keep(manifest.ids[i], 0)
+            kept.append(i)
+    return np.array(kept, np.int64)
+
+
+def settle(ledger: Ledger, path: Path, first: bool) -> None:
+    """Writes the ledger, tells what was dropped, and refuses when that is too much.
+
+    Args:
+        ledger: complete.
+        path: its file.
+        first: whether this is the first rank, which writes and tells.
+
+    Raises:
+        InputError: more was dropped than may be.
+    """
+    if first:
+        ledger.write(path)
+    try:
+        ledger.check()
+    except InputError as error:
+        raise InputError(f"{error}; every utterance is in {path}") from None
+    if first and ledger.dropped:
+        print(ledger.summary())
 
 
 def choose(

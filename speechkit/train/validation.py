@@ -27,8 +27,10 @@ class Config:
     """What is best when lowest, a dev value in metrics.jsonl; auto: wer with a CTC head, else loss."""
     patience: int | None = None
     """Stop after so many validations without a better metric; None never does."""
+    stop_at: dict[str, float] = field(default_factory=dict)
+    """Stop once these dev values are all reached: an accuracy is as high, anything else as low."""
     seconds: float = 200.0
-    """Audio in a dev batch, padding included."""
+    """Audio in a dev batch, padding included; batches of text have plan.text.tokens."""
     samples: int = 5
     """Dev utterances whose text is written to samples.txt at each validation, the same ones each time."""
 
@@ -38,6 +40,11 @@ class Config:
         check_range("samples", self.samples, 0)
         if self.patience is not None:
             check_range("patience", self.patience, 1)
+
+
+def reached(name: str, value: float, goal: float) -> bool:
+    """Whether a dev value is as good as wanted."""
+    return value >= goal if name.startswith("accuracy") else value <= goal
 
 
 @dataclass
@@ -120,11 +127,13 @@ class Validator:
         return metrics, sorted(row for rows in self.ranks.gather(samples) for row in rows)
 
     def _add(self, batch: Batch, update: int, totals: _Totals, samples: list) -> None:
-        heads = self.model.encode(batch)
+        spoken = all(name in batch for name in self.model.inputs)
+        heads = self.model.encode(batch) if spoken else {}
         losses = self._losses(batch, heads, update)
         for k, term in enumerate(self.terms):
-            totals.losses[k] += float(losses[term][0])
-            totals.counts[k] += losses[term][1]
+            if term in losses:
+                totals.losses[k] += float(losses[term][0])
+                totals.counts[k] += losses[term][1]
         if "ctc" in heads and self.tokenizer is not None:
             self._recognise(batch, *heads["ctc"], totals.errors, samples)
 

@@ -69,7 +69,7 @@ def test_every_crop_lies_within_its_utterance_and_every_batch_within_the_budget(
         expected = whole if limit is None else np.minimum(whole, round(limit * RATE))
         expected = np.full(len(whole), expected.min()) if to_shortest else expected
         assert size.tolist() == expected.tolist()
-        assert part.seconds == pytest.approx(size.sum() / RATE)
+        assert part.length == pytest.approx(size.sum() / RATE)
         assert part.padded == pytest.approx(len(size) * size.max() / RATE)
         assert len(size) == 1 or part.padded <= seconds + 1e-3
         if to_shortest:  # at most two buckets together, so little is cut away

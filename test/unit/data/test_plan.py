@@ -67,7 +67,7 @@ def test_no_micro_batch_is_above_the_budget_and_few_are_far_below(quadratic, mos
         cost = len(lengths) * (lengths.max() + quadratic * lengths.max() ** 2)
         assert cost <= 40 or len(lengths) == 1
         assert len(lengths) <= most
-        assert part.seconds == pytest.approx(lengths.sum())
+        assert part.length == pytest.approx(lengths.sum())
         assert part.padded == pytest.approx(len(lengths) * lengths.max())
         costs.append(cost if len(lengths) < most else 40)
     assert np.mean(costs) > 0.75 * 40
@@ -76,7 +76,7 @@ def test_no_micro_batch_is_above_the_budget_and_few_are_far_below(quadratic, mos
 def test_padding_is_a_few_percent():
     plan = make(5000, Config(seconds=100), speeds=SPEEDS)
     parts = [part for row in epoch_rows(plan) for part in row]
-    assert 1 - sum(p.seconds for p in parts) / sum(p.padded for p in parts) < 0.06
+    assert 1 - sum(p.length for p in parts) / sum(p.padded for p in parts) < 0.06
 
 
 def test_the_plan_depends_on_seed_epoch_and_data_and_not_on_their_order():
