@@ -200,7 +200,7 @@ def build(config: Config, assets: BertAssets) -> Bert:
     """A BERT with random weights, of the architecture in `assets`; what is not trained has no gradient.
 
     Raises:
-        InputError: an architecture that is not BERT's.
+        InputError: an architecture that is not BERT's, or values that transformers refuses.
     """
     from transformers import BertConfig, BertForMaskedLM
 
@@ -209,7 +209,11 @@ def build(config: Config, assets: BertAssets) -> Bert:
         raise InputError(f"model_type '{values['model_type']}': only BERT can be the linguistic encoder")
     if config.dropout is not None:
         values.update(hidden_dropout_prob=config.dropout, attention_probs_dropout_prob=config.dropout)
-    model = BertForMaskedLM(BertConfig(**values))
+    try:
+        model = BertForMaskedLM(BertConfig(**values))
+    except Exception as error:  # transformers says what is wrong with many kinds of errors
+        why = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        raise InputError(f"BERT's config.json: {why}") from None
     parts = {
         "train_embeddings": model.bert.embeddings,
         "train_layers": model.bert.encoder,

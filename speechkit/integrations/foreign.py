@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -100,9 +100,47 @@ def load_foreign(
             and not on a list of this file; a weight is not finite.
     """
     split_positions(foreign, own)
-    weights = foreign.weights
-    _check_positions(own, weights, path)
-    account = Account(reshaped=[*foreign.reshaped], notes=[*foreign.notes])
+    _check_positions(own, foreign.weights, path)
+    state, account = take_weights(
+        own,
+        foreign.weights,
+        foreign.unknown,
+        f"{path}: {foreign.source}",
+        may_miss=MAY_BE_MISSING,
+        may_have=MAY_BE_UNEXPECTED,
+        heads=HEADS,
+    )
+    account.reshaped += foreign.reshaped
+    account.notes += foreign.notes
+    return state, account
+
+
+def take_weights(
+    own: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    unknown: Sequence[str],
+    what: str,
+    *,
+    may_miss: Mapping[str, str],
+    may_have: Mapping[str, str],
+    heads: Sequence[str],
+) -> tuple[dict[str, Tensor], Account]:
+    """A model's state with a file's weights in it.
+
+    Args:
+        own: the freshly built model's state.
+        weights: of the file, under the model's names.
+        unknown: further names in the file.
+        what: the file, for messages.
+        may_miss: glob of names that the file may lack -> why.
+        may_have: glob of names that the file may have beyond the model's -> why.
+        heads: modules that are on both sides or on one, but never in part.
+
+    Raises:
+        InputError: a name is missing, unexpected or of another shape, and not on a list; a weight is not
+            finite.
+    """
+    account = Account()
     wrong = [
         f"{name}: {tuple(weights[name].shape)} in the file, {tuple(value.shape)} in the model"
         for name, value in own.items()
@@ -115,27 +153,29 @@ def load_foreign(
             account.loaded.append(name)
             if not torch.isfinite(state[name]).all():
                 wrong.append(f"{name}: holds numbers that are not finite")
-        elif why := _why(name, MAY_BE_MISSING, weights):
+        elif why := _why(name, may_miss, heads, weights):
             account.missing[name] = why
         else:
             wrong.append(f"{name}: missing in the file")
-    for name in [*(name for name in weights if name not in own), *foreign.unknown]:
-        if why := _why(name, MAY_BE_UNEXPECTED, own):
+    for name in [*(name for name in weights if name not in own), *unknown]:
+        if why := _why(name, may_have, heads, own):
             account.unexpected[name] = why
         else:
             wrong.append(f"{name}: unexpected, the model has no such weight")
     if wrong:
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise InputError(f"{path}: {foreign.source}: {'; '.join(wrong[:5])}{more}")
+        raise InputError(f"{what}: {'; '.join(wrong[:5])}{more}")
     return state, account
 
 
-def _why(name: str, table: dict[str, str], others: Mapping[str, Tensor]) -> str | None:
+def _why(
+    name: str, table: Mapping[str, str], heads: Sequence[str], others: Mapping[str, Tensor]
+) -> str | None:
     """Why a name may be on one side only; a head must not be on the other side in part."""
     for pattern, why in table.items():
         if fnmatchcase(name, pattern):
-            head = name.split(".")[0]
-            if head in HEADS and any(other.split(".")[0] == head for other in others):
+            own = [head for head in heads if f"{name}.".startswith(f"{head}.")]
+            if own and any(f"{other}.".startswith(f"{own[0]}.") for other in others):
                 return None
             return why
     return None
