@@ -10,12 +10,17 @@ from transformers import BertConfig, BertForMaskedLM
 
 from speechkit.data.ledger import Ledger
 from speechkit.data.manifest import read_manifest
-from speechkit.encoders.bert import Bert, BertAssets
-from speechkit.fusion.embedding_replacement import Config, EmbeddingReplacement, answer_lengths, targets
-from speechkit.models.assets import Assets
+from speechkit.encoders.bert import Bert
+from speechkit.fusion.embedding_replacement import (
+    Config,
+    EmbeddingReplacement,
+    answer_lengths,
+    targets,
+    too_long,
+)
 from speechkit.text.bert_vocab import BertVocab
 from speechkit.text.wordpiece_cut import Rules
-from speechkit.train.usable import choose, encode_fields
+from speechkit.train.usable import choose
 
 DIM, ACOUSTIC, HEADS = 16, 12, 2
 FRAMES = [9, 20, 1, 13]
@@ -137,17 +142,14 @@ def test_texts_longer_than_the_positions_are_left_out_and_counted(tmp_path):
     folder = factories.make_data_dir(tmp_path / "data", 5, 1, texts=texts, segments=True)
     manifest = read_manifest([folder], ["text"])
     vocab = BertVocab(words(6), Rules(), words(6)[5:])
-    assets = Assets(bert=BertAssets({}, vocab))
-    limit = Config(max_len=7).longest_text
-    encoded, bad = encode_fields(["bert_tokens"], manifest, assets, limit)
-    assert limit == 5 and sorted(bad) == [2, 4]
+    lengths = [len(vocab.encode(text)) for text in texts]
     ledger = Ledger("train set", "train")
-    kept = choose(manifest, ledger, unknown=bad)
+    kept = choose(manifest, ledger, unknown=too_long(manifest.ids, lengths, Config(max_len=7).longest_text))
     assert kept.tolist() == [0, 1, 3]
     assert Config().longest_text == 58
     assert [fate.detail for fate in ledger.dropped] == [
-        "6 word pieces, at most 5",
-        "7 word pieces, at most 5",
+        "6 tokens; raise max_len, or split the utterance",
+        "7 tokens; raise max_len, or split the utterance",
     ]
 
 
