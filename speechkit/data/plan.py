@@ -53,6 +53,8 @@ class Config:
     """Shorter training utterances are left out and listed (seconds, before speed perturbation)."""
     max_seconds: float = 60.0
     """Longer training utterances are left out and listed (seconds, before speed perturbation)."""
+    max_tokens: int | None = None
+    """Training utterances with more tokens are left out and listed; null for any number."""
     sources: Literal["folders", "languages"] = "folders"
     """What is mixed by `source_power`: the data directories, or the languages of utt2lang."""
     source_power: float = 1.0
@@ -75,6 +77,8 @@ class Config:
         check_range("bucket_ratio", self.bucket_ratio, 1.001)
         check_range("min_seconds", self.min_seconds, 0)
         check_range("max_seconds", self.max_seconds, self.min_seconds)
+        if self.max_tokens is not None:
+            check_range("max_tokens", self.max_tokens, 1)
         check_range("source_power", self.source_power, 0, 1)
 
     @property

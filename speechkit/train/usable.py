@@ -55,7 +55,8 @@ def encode_fields(
         if assets.bert is None:
             raise InputError("the model reads text in BERT's word pieces, and there is no BERT vocabulary")
         cut = partial(
-            assets.bert.vocab.encode_utterance, positions=assets.bert.config["max_position_embeddings"]
+            assets.bert.vocab.encode_utterance,
+            positions=assets.bert.config.get("max_position_embeddings", 512),
         )
         encoded["bert_tokens"], unreadable = encode_texts(manifest, cut)
         bad |= unreadable
@@ -160,7 +161,7 @@ def choose(
     Args:
         manifest: the utterances.
         ledger: of the stage; it says how much may be dropped.
-        limits: shortest and longest training utterance; None for evaluation.
+        limits: shortest and longest training utterance, and most tokens; None for evaluation.
         tokens: the encoded texts, for a CTC model.
         unknown: utterances that cannot be used for a reason known already, such as no token in the
             vocabulary.
@@ -169,6 +170,7 @@ def choose(
     seconds, kept = manifest.seconds, []
     doubled = repeats(tokens) if tokens is not None else None
     blocked = too_many_tokens(tokens, frames) if frames is not None else np.zeros(len(manifest), bool)
+    most = limits.max_tokens if limits is not None and tokens is not None else None
     for i, (length, no_path) in enumerate(zip(seconds.tolist(), blocked.tolist())):
         reason, detail = "", ""
         if unknown and i in unknown:
@@ -180,6 +182,8 @@ def choose(
                 else "longer than plan.max_seconds"
             )
             detail = f"{length:.2f} s"
+        elif most is not None and len(tokens[i]) > most:
+            reason, detail = "more tokens than plan.max_tokens", f"{len(tokens[i])} tokens"
         elif no_path:
             reason = "more tokens than frames"
             detail = f"{len(tokens[i])} tokens, {int(doubled[i])} repeats, {int(frames[i])} frames"

@@ -66,6 +66,21 @@ def test_every_utterance_has_one_fate_with_its_reason(tmp_path):
     assert detail == "3 tokens, 2 repeats, 4 frames"
 
 
+def test_only_training_utterances_have_a_largest_number_of_tokens(tmp_path):
+    from tiny_training import make_dump
+
+    manifest = read_manifest([make_dump(tmp_path / "d", 3, seconds=[0.6, 0.7, 0.8])], ["wav.scp", "text"])
+    tokens = Ragged.of([[2] * 512, [2] * 513, [3]])
+    for limits, dropped in ((PlanConfig(max_tokens=512), [1]), (PlanConfig(), []), (None, [])):
+        ledger = Ledger("train set", "train", 0.9)
+        kept = choose(manifest, ledger, limits, tokens)
+        assert sorted({0, 1, 2} - {*kept.tolist()}) == dropped
+        reasons = [(fate.utterance, fate.reason, fate.detail) for fate in ledger.dropped]
+        assert reasons == [
+            (manifest.ids[i], "more tokens than plan.max_tokens", "513 tokens") for i in dropped
+        ]
+
+
 def test_rows_of_later_updates_and_half_lines_are_cut(tmp_path):
     path = tmp_path / "m.jsonl"
     cut_rows(path, 3)
