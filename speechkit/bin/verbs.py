@@ -12,6 +12,8 @@ VERBS = {
     "features": "dump log-mel or MFCC features to ark/scp, and CMVN statistics",
     "kmeans": "cluster frames, label data directories with the clusters, and compare labels with phones",
     "tokenizer": "learn or build a tokenizer and report characters outside it",
+    "bert-fit": "check a BERT against a text: unknown words, pieces per word, accents, length",
+    "bert-vocab": "learn the word pieces of a BERT that will be trained here",
     "ngram": "train, convert or query Kneser-Ney n-gram language models in ARPA format",
     "train": "train a model; the same command again resumes",
     "convert": "read encoders of Hugging Face, fairseq and torchaudio, and write them back",
