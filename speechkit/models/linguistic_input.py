@@ -75,6 +75,19 @@ class LinguisticInput(NamedTuple):
         lengths = self.lengths + 2
         return ids.masked_fill(padding_mask(lengths, ids.size(1)), vocab.pad_id), lengths
 
+    def reread(self, log_probs: Tensor) -> LinguisticInput:
+        """The most probable answers instead of the tokens, for another pass through BERT.
+
+        Args:
+            log_probs: `(B, M, V')` of the cross-entropy output, without the positions of [CLS] and [SEP].
+        """
+        best = log_probs.argmax(-1).masked_fill(padding_mask(self.lengths, self.tokens.size(1)), 0)
+        return self._replace(tokens=best, masked=torch.zeros_like(self.masked))
+
+    def all_masked(self) -> LinguisticInput:
+        """Nothing but [MASK] to read, as many as there are tokens: what BERT adds without knowing a word."""
+        return self._replace(masked=~padding_mask(self.lengths, self.tokens.size(1)))
+
 
 def inference_input(hypotheses: Padded, limit: int) -> LinguisticInput:
     """A hypothesis as it is, without targets.
@@ -116,7 +129,7 @@ def training_input(
         See `LinguisticInput`; on the device of the references.
     """
     device = references.values.device
-    references, hypotheses = references.to("cpu"), hypotheses.to("cpu")
+    references, hypotheses = _on_cpu(references), _on_cpu(hypotheses)
     width = max(references.values.size(1), hypotheses.values.size(1))
     truth, sizes = _widened(references, width), references.lengths
     inside = ~padding_mask(sizes, width)
@@ -158,6 +171,11 @@ def _by_position(truth: Tensor, sizes: Tensor, hypotheses: Padded) -> Linguistic
     width = truth.size(1)
     masked = padding_mask(hypotheses.lengths, width)
     return LinguisticInput(_widened(hypotheses, width), masked, sizes, truth, truth)
+
+
+def _on_cpu(padded: Padded) -> Padded:
+    """A copy that has arrived: `Padded.to` does not wait, and the values are read at once."""
+    return Padded(padded.values.cpu(), padded.lengths.cpu())
 
 
 def _widened(padded: Padded, width: int) -> Tensor:

@@ -151,3 +151,19 @@ def test_sequences_in_berts_own_ids():
     ]
     ids, lengths = inference_input(padded([[], []]), 5).bert_ids(lookup, vocab)
     assert ids.tolist() == [[101, 102]] * 2 and lengths.tolist() == [2, 2]
+
+
+def test_berts_own_answers_can_be_read_again():
+    before = inputs(0.0, align="pad_trunc")
+    answers = torch.arange(20).view(5, 4) + 30
+    after = before.reread(torch.nn.functional.one_hot(answers, VOCAB).float())
+    assert rows(after, "tokens") == [[30, 31, 32, 33], [34, 35, 36], [38, 39], [42, 43, 44], [46]]
+    assert not after.masked.any() and torch.equal(after.ce, before.ce)
+    check_nothing_beyond_the_lengths(after)
+
+
+def test_words_can_be_kept_from_bert():
+    out = inputs(0.0).all_masked()
+    assert rows(out, "masked") == [[True] * len(row) for row in HEARD]
+    assert rows(out, "ce") == rows(inputs(0.0), "ce")
+    check_nothing_beyond_the_lengths(out)
