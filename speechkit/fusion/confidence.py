@@ -10,7 +10,6 @@ together to words first.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -18,10 +17,7 @@ import torch
 from torch import Tensor
 
 from speechkit.config import check_range
-from speechkit.data.batch import pad
 from speechkit.layers.masks import padding_mask
-from speechkit.text.char import SPACE
-from speechkit.text.spelling import INSIDE
 
 Measure = Literal["token_mean", "path_mean", "entropy"]
 
@@ -153,7 +149,7 @@ def by_word(scores: Scores, words: Tensor, combine: Literal["product", "minimum"
     Args:
         scores: of tokens.
         words: `(B, U)` number of each token's word, from 0 without gaps, padded with anything; see
-            `word_numbers`.
+            `speechkit.fusion.word_numbers`.
         combine: see `Config.word`.
     """
     inside = ~padding_mask(scores.lengths, scores.values.size(1))
@@ -164,39 +160,6 @@ def by_word(scores: Scores, words: Tensor, combine: Literal["product", "minimum"
     values = scores.values.new_zeros(len(words), width + 1)
     values = values.scatter_reduce(1, column, scores.values, "sum" if combine == "product" else "amin")
     return Scores(values[:, :width].masked_fill(padding_mask(counts, width), 0), counts, scores.nothing)
-
-
-def word_numbers(hypotheses: Sequence[Sequence[str]], kind: str) -> Tensor:
-    """The word that each piece belongs to.
-
-    Args:
-        hypotheses: the pieces of each utterance.
-        kind: of the tokenizer that made them: in "char", "bpe" and "unigram" pieces a word begins at `▁` or
-            after one, and a `▁` alone belongs to the word before it; a "wordpiece" begins a word unless it
-            has `##`, apostrophes and hyphens being inside words; of any other kind every piece is a word.
-
-    Returns:
-        `(B, U)` int64, -1 beyond the pieces.
-    """
-    continues = {"char": _spaced, "bpe": _spaced, "unigram": _spaced, "wordpiece": _cut_up}.get(kind, _never)
-    rows = []
-    for pieces in hypotheses:
-        before = ["", *pieces]  # the piece before each piece
-        starts = [i == 0 or not continues(before[i], piece) for i, piece in enumerate(pieces)]
-        rows.append(torch.tensor(starts, dtype=torch.int64).cumsum(0) - 1)
-    return pad(rows, -1).values if rows else torch.empty(0, 0, dtype=torch.int64)
-
-
-def _spaced(before: str, piece: str) -> bool:
-    return piece == SPACE or not (piece.startswith(SPACE) or before == SPACE)
-
-
-def _cut_up(before: str, piece: str) -> bool:
-    return piece.startswith("##") or bool({piece, before} & set(INSIDE))
-
-
-def _never(before: str, piece: str) -> bool:
-    return False
 
 
 def sequence_confidences(

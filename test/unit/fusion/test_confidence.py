@@ -14,8 +14,8 @@ from speechkit.fusion.confidence import (
     ctc_scores,
     prefers_ce,
     sequence_confidences,
-    word_numbers,
 )
+from speechkit.fusion.word_numbers import word_numbers
 from speechkit.search.greedy import ctc_greedy_spans
 
 MEASURES = ["token_mean", "path_mean", "entropy"]
