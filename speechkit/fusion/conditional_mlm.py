@@ -52,16 +52,39 @@ def add_noise(
     Returns:
         See `Noised`; on the device of `tokens`.
     """
-    sizes, width = lengths.cpu().numpy(), tokens.size(1)
-    seeds, places = mix(keys.cpu().numpy(), SALT)[:, None], np.arange(width)
+    sizes, seeds = lengths.cpu().numpy(), mix(keys.cpu().numpy(), SALT)
     most = sizes if noise == "abnet" else np.maximum(sizes - 1, 1)
-    counts = 1 + np.floor(uniform(seeds, COUNT)[:, 0] * most).astype(np.int64)
+    counts = 1 + np.floor(uniform(seeds, COUNT) * most).astype(np.int64)
+    shares = (MASKED, RANDOM) if noise == "abnet" else (1.0, 0.0)
+    return hide(tokens, lengths, counts, seeds, vocab_size, shares)
+
+
+def hide(
+    tokens: Tensor,
+    lengths: Tensor,
+    counts: np.ndarray,
+    seeds: np.ndarray,
+    vocab_size: int,
+    shares: tuple[float, float] = (MASKED, RANDOM),
+) -> Noised:
+    """Chooses so many tokens of each row, at uniformly drawn places, and hides them; see `add_noise`.
+
+    Args:
+        tokens: `(B, N)` linguistic ids, padded with anything.
+        lengths: `(B,)` tokens.
+        counts: `(B,)` tokens to choose; no more than there are will be.
+        seeds: `(B,)` hashes of the utterances' keys.
+        vocab_size: V'; random tokens are drawn from 1 ... V' - 1.
+        shares: of the chosen tokens, those that become `[MASK]` and those that become random ones.
+    """
+    sizes, width = lengths.cpu().numpy(), tokens.size(1)
+    seeds, places = seeds[:, None], np.arange(width)
     order = np.where(places < sizes[:, None], uniform(seeds, PLACE, places), 2.0)
     chosen = (order.argsort(1).argsort(1) < counts[:, None]) & (places < sizes[:, None])
-    action = uniform(seeds, ACTION, places) if noise == "abnet" else np.zeros(chosen.shape)
+    action, masking = uniform(seeds, ACTION, places), shares[0]
     others = 1 + np.floor(uniform(seeds, TOKEN, places) * (vocab_size - 1)).astype(np.int64)
-    swapped = chosen & (action >= MASKED) & (action < MASKED + RANDOM) & (vocab_size > 1)
-    masked = chosen & (action < MASKED)
+    swapped = chosen & (action >= masking) & (action < sum(shares)) & (vocab_size > 1)
+    masked = chosen & (action < masking)
     masks = (torch.from_numpy(values).to(tokens.device) for values in (masked, chosen, swapped, others))
     masked, chosen, swapped, others = masks
     return Noised(torch.where(swapped, others, tokens), masked, chosen)
