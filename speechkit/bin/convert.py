@@ -1,4 +1,4 @@
-"""`speechkit convert`: pre-trained and fine-tuned encoders from other toolkits, and back to them."""
+"""`speechkit convert`: encoders from other toolkits, and back to them; BERTs that were trained here."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _merged(below: dict, above: dict) -> dict:
 
 def _write(args: argparse.Namespace, model: Any, config: Any, assets: Any, what: str) -> list[str]:
     from speechkit.files import atomic_folder
-    from speechkit.integrations import huggingface_export, torchaudio
+    from speechkit.integrations import bert_export, huggingface_export, torchaudio
     from speechkit.train.checkpoint import save_checkpoint
 
     state = model.state_dict()
@@ -128,7 +128,9 @@ def _write(args: argparse.Namespace, model: Any, config: Any, assets: Any, what:
         save_checkpoint(args.out, state, config, assets, run=facts)
         return []
     with atomic_folder(args.out) as folder:
-        if args.to == "huggingface":
+        if args.to == "huggingface" and config.model.name == "masked_lm":
+            lines = bert_export.write(folder, state, assets.bert)
+        elif args.to == "huggingface":
             legacy = args.legacy_weight_norm
             lines = huggingface_export.write(folder, config.model, state, assets.tokenizer, legacy)
         else:

@@ -11,9 +11,15 @@ from speechkit.data.batch import Batch
 MODELS = {
     "ctc": "speechkit.models.ctc",
     "hubert": "speechkit.models.hubert",
+    "masked_lm": "speechkit.models.masked_lm",
     "wav2vec2": "speechkit.models.wav2vec2_pretraining",
 }
-"""Kind name -> module with a `Config` dataclass and `build(config, assets) -> Model`."""
+"""Kind name -> module with a `Config` dataclass and `build(config, assets) -> Model`.
+
+A kind whose `Config` has a section `bert` (`speechkit.encoders.bert.Config`) finds that BERT in
+`assets.bert`, and its model keeps it as `bert`; its module may have `bert_assets(config, texts, normaliser)`
+to make the assets in a way of its own.
+"""
 
 
 class Model(Protocol):

@@ -99,6 +99,12 @@ def _merged(counts: Counter[str], size: int | None, min_count: int) -> list[str]
 
 def write_vocab(folder: Path, vocab: list[str], rules: Rules) -> None:
     """Writes vocab.txt and tokenizer_config.json, as transformers' `BertTokenizer` reads them."""
+    write_text(folder / "vocab.txt", "".join(f"{token}\n" for token in vocab))
+    write_tokenizer_config(folder, rules)
+
+
+def write_tokenizer_config(folder: Path, rules: Rules) -> None:
+    """Writes tokenizer_config.json."""
     settings = {
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": rules.lower_case,
@@ -110,5 +116,4 @@ def write_vocab(folder: Path, vocab: list[str], rules: Rules) -> None:
         "cls_token": CLS,
         "mask_token": MASK,
     }
-    write_text(folder / "vocab.txt", "".join(f"{token}\n" for token in vocab))
     write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")

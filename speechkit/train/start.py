@@ -16,6 +16,7 @@ from speechkit.errors import InputError
 from speechkit.files import write_text
 from speechkit.train import checkpoint, distributed
 from speechkit.train.initial import load_initial
+from speechkit.train.linguistic import start_bert, take_bert
 from speechkit.train.log import cut_samples
 from speechkit.train.loop import Trainer
 from speechkit.train.persistence import resume
@@ -57,6 +58,7 @@ def train(
         bf16, precision = choose_precision(config.loop.precision, ranks.device)
         assets = load_assets(tokenizer, cmvn, config.features)
         assets, taken = take_statistics(config, assets, newest)
+        assets = take_bert(config, assets, newest, train)
         setup = prepare(config, exp, ranks, assets, train, dev, command)
         _tell_statistics(ranks.first, setup, cmvn, taken)
         if newest is None:
@@ -64,6 +66,8 @@ def train(
                 check_statistics(config, setup.assets)
             for rule, report in load_initial(setup.model, config.init, setup.assets.tokenizer):
                 _say(ranks.first, f"init {rule}: {report}")
+            for line in start_bert(config, setup.assets, setup.model):
+                _say(ranks.first, line)
         trainer = Trainer(setup, bf16)
         if newest is not None:
             resume(trainer, newest)
