@@ -171,11 +171,12 @@ def decode_jobs(systems: Systems, chosen: dict[str, System], seeds: int | None, 
                 decode = systems.decodes[how]
                 command = ["speechkit", "decode", "--model", str(folder), "--how", how]
                 command += ["--config", decode.config, "--data", *systems.test_sets]
-                for option in ("lexicon", "lm", "tune_on"):
+                for option in ("lexicon", "lm", "bert", "tune_on"):
                     if getattr(decode, option):
                         command += [f"--{option.replace('_', '-')}", getattr(decode, option)]
                 log = folder / "log" / f"decode_{how}.log"
-                jobs.append(Job(f"{name}/seed{seed}/{how}", command, log, runner="decode_cmd"))
+                label = f"{name}/seed{seed}/{how}"
+                jobs.append(Job(label, _filled(command, seed), log, runner="decode_cmd"))
     return jobs
 
 

@@ -21,6 +21,10 @@ class Decode:
     """Words and their spellings; None leaves the search unconstrained."""
     lm: str | None = None
     """ARPA language model, or None."""
+    bert: str | None = None
+    """Folder of the BERT that rescores, or (without a slash) a name of Hugging Face's hub, or None."""
+    text: str | None = None
+    """Which text its language model or BERT has seen, for the report."""
     tune_on: str | None = None
     """Data set on which the config's grid is searched; never a test set."""
 
@@ -79,6 +83,12 @@ class System:
     """Its labelled speech in minutes: where on the curve it lies."""
     against: str | None = None
     """System that the point is compared with: the same network from scratch, say."""
+    units: str | None = None
+    """What it puts out, for the report; None takes what its tokenizer is made of."""
+    text: str | None = None
+    """Which text a language model or a BERT inside it has seen, for the report."""
+    paper: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Name from `decodes` -> test set's name -> the number that the paper gives."""
 
     def __post_init__(self) -> None:
         if self.commands and (self.train or self.tune or self.init_encoder):
@@ -99,8 +109,8 @@ class System:
 class Systems:
     """A recipe's comparison.
 
-    `{seed}` in options, commands and paths stands for the seed, `{budget}` in options and training sets for
-    the budget's name, `{work}` in options and commands for the folder below which data and exp lie.
+    `{seed}` in options, commands, paths and decodes stands for the seed, `{budget}` in options and training
+    sets for the budget's name, `{work}` in options and commands for the folder below which data and exp lie.
     """
 
     train_sets: list[str]
@@ -121,17 +131,23 @@ class Systems:
     """Name of an amount of labelled speech -> its minutes."""
     baseline: str | None = None
     """`system/how` that the report compares every row with; None takes the first row."""
+    paper: str | None = None
+    """What the paper's numbers are, such as `CER % of ... (2021), table 2`."""
 
     def __post_init__(self) -> None:
+        sets = [Path(path).name for path in self.test_sets]
         for name, system in self.systems.items():
             named = [("decodes", how, self.decodes) for how in system.decodes]
             named += [("budgets", budget, self.budgets) for budget in system.budgets]
             named += [("needs", need, self.systems) for need in system.needs]
             named += [("init_encoder", system.init_encoder, self.systems)] if system.init_encoder else []
             named += [("against", system.against, self.systems)] if system.against else []
+            named += [("paper", how, system.decodes) for how in system.paper]
+            named += [("paper", name, sets) for numbers in system.paper.values() for name in numbers]
             for key, value, known in named:
                 if value not in known:
-                    what = {"decodes": "decode", "budgets": "budget"}.get(key, "system")
+                    words = {"decodes": "decode", "budgets": "budget", "paper": "decode or test set"}
+                    what = words.get(key, "system")
                     raise ValueError(
                         f"systems.{name}.{key}: no {what} '{value}'{nearest(value, list(known))}"
                     )
@@ -185,11 +201,14 @@ def _below(systems: Systems, work: Path) -> Systems:
     def move(path: str | None) -> str | None:
         return path and str(work / path)
 
+    def hub_or(path: str | None) -> str | None:
+        return move(path) if path and "/" in path else path
+
     def fill(lines: list[str]) -> list[str]:
         return [line.replace("{work}", str(work)) for line in lines]
 
     decodes = {
-        name: replace(d, lexicon=move(d.lexicon), lm=move(d.lm), tune_on=move(d.tune_on))
+        name: replace(d, lexicon=move(d.lexicon), lm=move(d.lm), bert=hub_or(d.bert), tune_on=move(d.tune_on))
         for name, d in systems.decodes.items()
     }
     moved = {

@@ -47,6 +47,9 @@ def run(args: argparse.Namespace) -> int | None:
         points,
         {path.stem.replace("_", " ").capitalize(): _read_table(path) for path in args.tables},
         _tuned(systems, args.exp),
+        _about(systems),
+        _sets(systems),
+        systems.paper if systems else None,
     )
     text = update(args.out, render(contents))
     if not args.out.is_file() or args.out.read_text(encoding="utf-8") != text:
@@ -59,6 +62,18 @@ def _planned(systems) -> list[tuple[str, str]]:
     if systems is None:
         return []
     return [(name, how) for name, system in systems.systems.items() for how in system.decodes]
+
+
+def _about(systems) -> dict:
+    """What the systems file says of every planned row."""
+    from speechkit.metrics.set_section import About
+
+    about = {}
+    for name, how in _planned(systems):
+        system = systems.systems[name]
+        text = "; ".join(filter(None, dict.fromkeys([system.text, systems.decodes[how].text])))
+        about[f"{name}/{how}"] = About(text, system.units or "", system.paper.get(how, {}))
+    return about
 
 
 def _sets(systems) -> list[str]:

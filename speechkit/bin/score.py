@@ -47,11 +47,13 @@ def _score(folder: Path, args: argparse.Namespace) -> None:
     normaliser, origin = decode.normaliser(args.normaliser)
     tables = [args.data / name for name in ("text", "utt2spk", "word_tags") if (args.data / name).is_file()]
     settings = [args.unit, normaliser.hash, args.cer_spaces, args.missing_as_deletions, decode.record]
-    stamp = Stamp(folder / "result.json", "score", settings, [decode.text, *tables], args.force)
+    lists = [folder / "nbest.jsonl"] if (folder / "nbest.jsonl").is_file() else []
+    stamp = Stamp(folder / "result.json", "score", settings, [decode.text, *tables, *lists], args.force)
     if stamp.fresh():
         print((folder / "wer").read_text(encoding="utf-8"), end="")
         return
     from speechkit.metrics.error_rate import score
+    from speechkit.metrics.oracle import oracle
     from speechkit.metrics.result import build_result, count_scorings, kaldi_lines, write_result
 
     references, hypotheses, missing = _texts(decode, normaliser, args)
@@ -68,6 +70,7 @@ def _score(folder: Path, args: argparse.Namespace) -> None:
         "speakers": "utt2spk" if speakers is not None else "none: every utterance is its own",
     }
     result = build_result(decode, scores, args.unit, scored)
+    result["oracle"] = oracle(folder / "nbest.jsonl", references, hypotheses, normaliser)
     log = args.scorings or decode.exp / "test_scorings.jsonl"
     result["scored_times"] = count_scorings(log, result)
     write_result(folder, result, scores)

@@ -12,6 +12,7 @@ from speechkit.errors import InputError
 from speechkit.files import read_json
 from speechkit.text.normalise import Config as NormaliserConfig
 from speechkit.text.normalise import Normaliser
+from speechkit.text.tokenizer import UNITS
 
 
 @dataclass
@@ -45,6 +46,13 @@ class DecodeFolder:
             if (place / "assets" / "tokenizer" / "tokenizer.json").is_file():
                 return place / "assets" / "tokenizer"
         return None
+
+    def units(self) -> str | None:
+        """What the model puts out, such as characters; None where nothing says it."""
+        folder = self.tokenizer_folder()
+        if "units" in self.record or folder is None:
+            return self.record.get("units")
+        return UNITS.get(read_json(folder / "tokenizer.json").get("kind"))
 
     def normaliser(self, folder: Path | None = None) -> tuple[Normaliser, str]:
         """The normaliser of the model's text, and where it was found.

@@ -23,7 +23,10 @@ NAMES = {"word": "WER", "phone": "PER"}
 """Unit -> name of its error rate."""
 
 KEPT = ("system", "seed", "set", "how", "tuned_on", "checkpoint", "parameters", "hardware")
-KEPT_TOO = ("config_hash", "data_hash", "versions", "commands", "seconds_audio", "seconds_wall", "started")
+KEPT_TOO = (
+    *("config_hash", "data_hash", "versions", "commands"),
+    *("seconds_audio", "seconds_wall", "seconds_after_encoder", "started"),
+)
 
 
 def arrays(scores: Sequence[UtteranceScore], word_class: str | None = None) -> Utterances:
@@ -107,6 +110,7 @@ def build_result(
     """
     words = total(scores)
     result = {key: decode.record.get(key) for key in KEPT}
+    result["units"] = decode.units()
     result |= {"unit": unit, "metric": NAMES[unit], "rate": words.rate, "counts": words.as_dict()}
     result["interval"] = _interval(interval([arrays(scores)]))
     if all(score.characters is not None for score in scores):
@@ -192,13 +196,19 @@ def _speakers_table(result: dict[str, Any]) -> str:
 
 
 def kaldi_lines(result: dict[str, Any]) -> list[str]:
-    """`%WER x [ e / n, i ins, d del, s sub ]`, `%SER x [ e / n ]`, and `%CER` where it was counted."""
+    """`%WER x [ e / n, i ins, d del, s sub ]`, `%SER x [ e / n ]`, and what else was counted.
+
+    That is `%CER ...` and, of N-best lists, `%ORACLE x [ e / n, ... ] of N`.
+    """
     lines = [f"%{result['metric']} {Counts.from_dict(result['counts']).line()}"]
     sentences = result["sentences"]
     rate = 100 * sentences["errors"] / sentences["count"]
     lines.append(f"%SER {rate:.2f} [ {sentences['errors']} / {sentences['count']} ]")
     if "cer" in result:
         lines.append(f"%CER {Counts.from_dict(result['cer']['counts'], 'characters').line()}")
+    if result.get("oracle"):
+        best = result["oracle"]
+        lines.append(f"%ORACLE {Counts.from_dict(best['counts']).line()} of {best['nbest']}")
     return lines
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from speechkit.bin.__main__ import main
 from speechkit.metrics.groups import mean_sd
-from speechkit.metrics.report import END, START, escape
+from speechkit.metrics.markdown import escape
+from speechkit.metrics.report import END, START
 
 SYSTEMS = """\
 train_sets: [dump/train]
@@ -102,7 +103,7 @@ def test_table_by_the_systems_file(recipe):
     assert (
         row[-2].startswith("-")
         and row[-2].endswith("p < 0.001")
-        and row[-1] == "dev: lm_weight 0.5; dev: lm_weight 1.0"
+        and row[-1] == "dev (1 tried): lm_weight 0.5; dev (1 tried): lm_weight 1.0"
     )
     assert cells(text, "small | greedy")[-2:] == ["baseline", "nothing"]
     assert "not distinguishable (p = 0." in cells(text, "small | beam")[-2]
@@ -240,3 +241,98 @@ def test_further_tables_and_what_was_tuned(recipe):
     assert "- chosen on dev before training: cer of seed 0: lr=1 40.12; chosen lr=1" in text
     (recipe / "cluster_quality.json").write_text("[1]")
     assert report(*options) == 1
+
+
+# ---- what stands beside the results ------------------------------------------------------------------
+
+BESIDE = (
+    SYSTEMS.replace("decodes: [beam]}", "decodes: [beam], text: 40k sentences, paper: {beam: {hard: 4.9}}}")
+    .replace("{config: b.yaml}", "{config: b.yaml, text: the transcripts}")
+    .replace("seeds: 2", 'seeds: 2\npaper: "CER % of Someone (2021), table 2"')
+)
+
+
+def edit(path, **changes):
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, **changes}))
+
+
+def section(text, name):
+    """Title -> cells of the table of a set."""
+    lines = text.partition(f"## Set {name}\n\n")[2].partition("\n\n")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return {title: [row[place] for row in rows[2:]] for place, title in enumerate(rows[0])}
+
+
+def test_text_units_and_speed_have_columns_where_anything_says_them(recipe):
+    (recipe / "systems.yaml").write_text(BESIDE)
+    for system, how, after in (("small", "greedy", None), ("small", "beam", 1.0), ("big", "beam", 3.0)):
+        for seed in (1, 2):
+            timed = {"seconds_audio": 100.0 * seed, "seconds_wall": 12.0, "seconds_after_encoder": after}
+            path = recipe / f"exp/{system}/seed{seed}/decode_test_{how}/result.json"
+            edit(path, **timed, units="characters" if system == "small" else "pieces")
+    assert report("--systems", "systems.yaml", "--plots", "false") == 0
+    table = section((recipe / "RESULTS.md").read_text(), "test")
+    assert table["units"] == ["characters", "characters", "pieces"]
+    assert table["text"] == ["-", "the transcripts", "40k sentences; the transcripts"]
+    assert table["RTF"] == ["0.08"] * 3  # 24 s for 300 s
+    assert table["RTF after encoder"] == ["-", "0.00667", "0.02"]
+    assert "paper %" not in table and "oracle %" not in table
+
+
+def test_the_papers_numbers_stand_in_lines_of_their_own_where_nothing_was_run(recipe):
+    (recipe / "systems.yaml").write_text(BESIDE.replace("{hard: 4.9}", "{hard: 4.9, test: 10}"))
+    assert report("--systems", "systems.yaml", "--plots", "false") == 0
+    text = (recipe / "RESULTS.md").read_text()
+    assert text.index("## Set test") < text.index("## Set hard")
+    assert section(text, "test")["paper %"] == ["-", "-", "10"]
+    hard = section(text, "hard")
+    assert hard == {
+        **{"system": ["big"], "decode": ["beam"], "text": ["40k sentences; the transcripts"]},
+        **{"WER %": ["-"], "CER %": ["-"], "paper %": ["4.9"], "against": ["not run"]},
+    }
+    assert text.count("Paper: CER % of Someone (2021), table 2.") == 2
+
+
+@pytest.mark.parametrize(
+    "numbers, message",
+    [("{bean: {test: 1}}", "no decode or test set 'bean'"), ("{beam: {tests: 1}}", "did you mean 'test'?")],
+)
+def test_numbers_of_a_paper_name_decodes_and_sets(recipe, numbers, message, capsys):
+    (recipe / "systems.yaml").write_text(BESIDE.replace("{beam: {hard: 4.9}}", numbers))
+    assert report("--systems", "systems.yaml") == 1
+    assert message in capsys.readouterr().err
+
+
+def test_the_oracle_of_nbest_lists(recipe):
+    """Of 48 utterances of 8 words 47 have their reference in the list."""
+    texts = dict(line.split(maxsplit=1) for line in (recipe / "dump/test/text").read_text().splitlines())
+    first, *rest = texts
+    for seed in (1, 2):
+        folder = recipe / f"exp/big/seed{seed}/decode_test_beam"
+        lists = {u: ["x", texts[u], "y"] for u in rest} | {first: ["x", texts[first].rpartition(" ")[0]]}
+        rows = ({"utterance": u, "nbest": [{"text": t} for t in found]} for u, found in lists.items())
+        (folder / "text").write_text("".join(f"{u} x\n" for u in texts))
+        (folder / "nbest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert main(["score", "--data", "dump/test", str(folder)]) == 0
+        oracle = json.loads((folder / "result.json").read_text())["oracle"]
+        assert oracle["nbest"] == 3 and oracle["counts"] == {
+            **{"words": 384, "errors": 1, "ins": 0, "del": 1, "sub": 0}
+        }
+        assert "%ORACLE 0.26 [ 1 / 384, 0 ins, 1 del, 0 sub ] of 3\n" in (folder / "wer").read_text()
+    assert report("--plots", "false") == 0
+    text = (recipe / "RESULTS.md").read_text()
+    assert section(text, "test")["oracle %"][0] == "0.26 ± 0.00 of 3"
+    assert "Oracle: the best hypothesis of every N-best list." in text
+
+
+def test_lists_of_one_have_no_oracle_and_broken_ones_are_named(recipe, capsys):
+    folder = recipe / "exp/big/seed1/decode_test_beam"
+    texts = dict(line.split(maxsplit=1) for line in (folder / "text").read_text().splitlines())
+    rows = [json.dumps({"utterance": u, "nbest": [{"text": t}]}) for u, t in texts.items()]
+    (folder / "nbest.jsonl").write_text("\n".join(rows) + "\n")
+    assert main(["score", "--data", "dump/test", str(folder)]) == 0
+    assert json.loads((folder / "result.json").read_text())["oracle"] is None
+    (folder / "nbest.jsonl").write_text("\n".join([rows[0], '{"utterance": "x"}']) + "\n")
+    assert main(["score", "--data", "dump/test", str(folder)]) == 1
+    assert "nbest.jsonl:2: not an N-best list" in capsys.readouterr().err
