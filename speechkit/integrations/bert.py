@@ -46,9 +46,11 @@ SPARE_ROWS = 1000
 """Most rows of the word table without a token: some models round their number up."""
 
 HEAD = "cls.predictions"
-WORDS, DECODER = "bert.embeddings.word_embeddings.weight", f"{HEAD}.decoder.weight"
-TIES = {DECODER: WORDS, f"{HEAD}.decoder.bias": f"{HEAD}.bias"}
-"""Names of one tensor; older files have both, newer ones the second."""
+TIES = {
+    f"{HEAD}.decoder.weight": "bert.embeddings.word_embeddings.weight",
+    f"{HEAD}.decoder.bias": f"{HEAD}.bias",
+}
+"""Names of one tensor unless config.json unties them; older files have both, newer ones the second."""
 
 MAY_BE_MISSING = {f"{HEAD}.*": "the checkpoint has no masked-language-model head, so this one is new"}
 MAY_BE_UNEXPECTED = {
@@ -94,7 +96,7 @@ def locate(name: str | Path) -> Path:
     Raises:
         InputError: no such folder, and not in the cache.
     """
-    if Path(name).is_dir():
+    if str(name) and Path(name).is_dir():
         return Path(name)
     if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(name)):
         from huggingface_hub import snapshot_download
@@ -104,8 +106,8 @@ def locate(name: str | Path) -> Path:
         except (OSError, ValueError):  # not there, or no name
             pass
     raise InputError(
-        f"{name}: neither a folder nor a model in transformers' cache; if Hugging Face's hub has it, fetch it "
-        f"once with `hf download {name}`"
+        f"{name}: neither a folder nor a model in transformers' cache; if Hugging Face's hub has it, fetch "
+        f"it once with `hf download {name}`"
     )
 
 
@@ -190,7 +192,7 @@ def load_pretrained(model: Bert, vocab: BertVocab, name: str | Path) -> Account:
         )
     weights = {_renamed(key): value for key, value in read_tensors(found.folder).items()}
     own = model.model.state_dict()
-    notes = _untie(weights, own, model.model.config.tie_word_embeddings)
+    notes = _untie(weights, own)
     state, account = take_weights(
         {key: own[key] for key in own if key not in notes},
         weights,
@@ -213,11 +215,11 @@ def _renamed(name: str) -> str:
     return f"bert.{name}" if name.startswith(_BARE) else name
 
 
-def _untie(weights: dict[str, Tensor], own: dict[str, Tensor], words_tied: bool) -> dict[str, str]:
+def _untie(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, str]:
     """Leaves one name of each tensor in `weights`; returns the other names, each with what is to be said."""
     notes = {}
     for name, source in TIES.items():
-        if name not in own or (name == DECODER and not words_tied):
+        if own[name].data_ptr() != own[source].data_ptr():
             continue
         second, notes[name] = weights.pop(name, None), ""
         if second is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from speechkit.text.tokenizer import Tokenizer
@@ -76,15 +77,7 @@ def lines(name: str, tokenizer: Tokenizer, found: Coverage) -> list[str]:
     unknown = sum(found.unknown.values())
     share = 100 * unknown / max(found.pieces, 1)
     report = [f"{name}: {found.utterances} texts, {found.pieces} tokens, {unknown} unknown ({share:.2f} %)"]
-    if found.characters:
-        report.append("  characters outside the vocabulary: code point, count, script, name, first utterance")
-    for character, count in _most(found.characters):
-        about = unicodedata.name(character, "no name")
-        shown = character if character.isprintable() and not unicodedata.combining(character) else "\u25cc"
-        place = found.first[character]
-        report.append(f"  U+{ord(character):04X} {shown}  {count}  {script(character)}  {about}  {place}")
-    if len(found.characters) > SHOWN:
-        report.append(f"  and {len(found.characters) - SHOWN} more characters")
+    report += character_lines(found.characters, found.first)
     words = {piece: count for piece, count in found.unknown.items() if len(piece) > 1}
     if words and tokenizer.kind in ("word", "phone"):
         report.append(f"  the most frequent of {len(words)} unknown {tokenizer.kind}s")
@@ -92,6 +85,26 @@ def lines(name: str, tokenizer: Tokenizer, found: Coverage) -> list[str]:
     if found.changed:
         some = ", ".join(found.changed[:5]) + (" ..." if len(found.changed) > 5 else "")
         report.append(f"  {len(found.changed)} texts do not come back from their ids: {some}")
+    return report
+
+
+def character_lines(characters: Counter[str], first: Mapping[str, str]) -> list[str]:
+    """The characters outside a vocabulary, the most frequent first; nothing when there are none.
+
+    Args:
+        characters: how often each was seen.
+        first: where each was seen first.
+    """
+    if not characters:
+        return []
+    report = ["  characters outside the vocabulary: code point, count, script, name, first utterance"]
+    for character, count in _most(characters):
+        about = unicodedata.name(character, "no name")
+        shown = character if character.isprintable() and not unicodedata.combining(character) else "\u25cc"
+        place = first[character]
+        report.append(f"  U+{ord(character):04X} {shown}  {count}  {script(character)}  {about}  {place}")
+    if len(characters) > SHOWN:
+        report.append(f"  and {len(characters) - SHOWN} more characters")
     return report
 
 
