@@ -7,10 +7,12 @@ releases on openslr.org and of Libri-Light.
 from __future__ import annotations
 
 import json
+import tarfile
 from itertools import count
 from pathlib import Path
 
-from factories import make_wave
+import soundfile
+from factories import make_wave, waveform
 
 LIBRISPEECH = {  # part -> its speakers
     "train-clean-100": (19, 26),
@@ -87,6 +89,72 @@ def make_aishell(folder: Path, seconds: float = 1.2) -> dict[str, dict[str, str]
     (root / "transcript").mkdir()
     (root / "transcript/aishell_transcript_v0.8.txt").write_text("".join(lines), encoding="utf-8")
     return made
+
+
+def pack_aishell(folder: Path, archive: Path) -> None:
+    """What `make_aishell` made, as openslr.org packs it: speakers in archives of their own inside."""
+    root = folder / "aishell/data_aishell"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(root / "transcript", "data_aishell/transcript")
+        for speaker in sorted((root / "wav").glob("*/S*")):
+            inner = folder / f"{speaker.name}.tar.gz"
+            with tarfile.open(inner, "w:gz") as nested:
+                nested.add(speaker, f"{speaker.parent.name}/{speaker.name}")
+            tar.add(inner, f"data_aishell/wav/{inner.name}")
+            inner.unlink()
+
+
+BABEL = {  # language -> phase and code of its pack, sentences
+    "vietnamese": ("BP_107", ("xin chào các bạn", "hôm nay trời đẹp", "hẹn gặp lại sau")),
+    "swahili": ("OP1_202", ("habari ya asubuhi", "ninasoma kitabu leo", "tutaonana kesho")),
+    "tamil": ("OP1_204", ("வணக்கம் எப்படி இருக்கீங்க", "நல்லா இருக்கேன்", "நாளைக்கு பார்க்கலாம்")),
+}
+BABEL_SIDES = {
+    "training": [
+        f"{n}_2012010{n % 10}_205740_{line}" for n in range(10001, 10007) for line in ("inLine", "outLine")
+    ],
+    "dev": ["20001_20120201_101500_inLine", "20001_20120201_101500_outLine"],
+    "eval": ["30001_20120301_111500_inLine"],
+}
+
+
+def make_babel(folder: Path, language: str = "swahili") -> tuple[Path, dict[str, list[str]]]:
+    """<folder>/<pack>/BABEL_<phase>/conversational/<part>/{audio/*.sph,transcription/*.txt}, 8 kHz mu-law.
+
+    One recording is WAV of 48 kHz, as some packs have them; the part eval has no transcriptions.
+
+    Returns:
+        The pack, and the lines of text in the transcription of each side.
+    """
+    phase, (one, two, three) = BABEL[language]
+    first, *rest = two.split()
+    pieces = [
+        *("<no-speech>", one, f"~ {first.capitalize()} <hes> {'_'.join(rest)} <breath>"),
+        *(f"<click> *{first}* {first[:2]}- -{first[:2]} {three} ~", f"<foreign> {three}"),
+    ]
+    pack = folder / f"IARPA-babel{phase[-3:]}-v1.0/BABEL_{phase}"
+    made = {}
+    for part, sides in BABEL_SIDES.items():
+        root = pack / "conversational" / part
+        (root / "audio").mkdir(parents=True)
+        (root / "transcription").mkdir()
+        for side in sides:
+            name = f"BABEL_{phase}_{side}"
+            rate, kind = (48000, ".wav") if side.startswith("10001") else (8000, ".sph")
+            options = (
+                {"format": "WAV", "subtype": "PCM_24"}
+                if kind == ".wav"
+                else {"format": "NIST", "subtype": "ULAW"}
+            )
+            soundfile.write(
+                root / "audio" / (name + kind), waveform(10.5, rate, next(_seeds)), rate, **options
+            )
+            if part == "eval":
+                continue
+            made[name] = pieces
+            lines = "".join(f"[{2.1 * n:.3f}]\n{piece}\n" for n, piece in enumerate(pieces))
+            (root / "transcription" / f"{name}.txt").write_text(f"{lines}[10.500]\n", encoding="utf-8")
+    return pack.parent, made
 
 
 def make_aishell3(folder: Path, seconds: float = 2.2) -> set[str]:

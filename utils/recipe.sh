@@ -39,6 +39,11 @@ finish() {
   echo "$(date '+%F %T') finished stages ${_ran_stages[*]} in $SECONDS s" >&2
 }
 
+# fetch_bert NAME FOLDER: what a BERT of the hub needs to be read here; an interrupted download goes on.
+fetch_bert() {
+  hf download "$1" config.json tokenizer_config.json vocab.txt model.safetensors --local-dir "$2"
+}
+
 # ---- recipes that compare the systems of conf/systems.yaml --------------------------------------------------
 # Their options are quick, methods, seeds, lanes, processes and force, as in egs/librispeech/asr1/run.sh.
 

@@ -38,9 +38,14 @@ def stages(recipe: Path, *options: str | Path, timeout: float = 290) -> str:
 
 def program(path: Path) -> ModuleType:
     """A Python program of a recipe as a module: what it does costs no new process then."""
-    spec = importlib.util.spec_from_file_location(f"{path.parents[2].name}_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    name = f"{path.parents[2].name}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))  # where it looks for others of the recipe
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
     return module
 
 

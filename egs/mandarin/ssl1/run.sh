@@ -29,7 +29,7 @@ choose_systems .
 IFS=, read -ra given <<<"${corpora:-aishell:downloads}"
 
 if stage 0 "download"; then
-  [[ -n $corpora ]] || python local/download.py downloads
+  [[ -n $corpora ]] || python ../../aishell/asr1/local/download.py downloads
 fi
 
 if stage 1 "data preparation"; then

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# AISHELL-1: 150 h of read Mandarin, recognised as the characters that a Chinese BERT reads.
+#   ./run.sh --checkpoint /path/to/wav2vec2                   everything; the corpus and BERT are downloaded
+#   ./run.sh --corpus-dir /path --bert /path/to/bert ...      no download
+#   ./run.sh --methods conformer --bert ''                    no checkpoint, no BERT: all characters of the text
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+stage=0                      # first stage to run
+stop_stage=8                 # last stage to run
+list_stages=false            # print the stages and stop
+force=false                  # make again what is up to date
+quick=false                  # tiny models, few updates, in quick/: a check of the machinery on a corpus in miniature, no result
+corpus_dir=                  # holds data_aishell; empty downloads it into downloads/
+bert=bert-base-chinese       # whose pieces are recognised: a Hugging Face folder, or a name on its hub; empty for none
+checkpoint=                  # of wav2vec 2.0: Hugging Face folder, fairseq .pt or torchaudio file (stage 4)
+methods=conformer,wav2vec2   # systems of conf/systems.yaml or patterns, between commas
+seeds=1                      # runs of each system
+order=4                      # of the n-gram model of characters
+lanes=1                      # systems trained or decoded at a time
+processes=1                  # processes (GPUs) that train one system
+jobs=2                       # processes for formatting
+
+. ./path.sh
+. recipe.sh
+. parse_options.sh
+. ./cmd.sh
+check_int stage stop_stage seeds order lanes processes jobs
+
+choose_systems .
+matrix+=(--cer-spaces false)  # the transcripts have none
+bert_folder=$bert
+[[ -z $bert || -d $bert ]] || bert_folder=downloads/$bert
+units=(--kind char)
+[[ -z $bert ]] || units=(--kind wordpiece --vocab "$bert_folder")
+
+if stage 0 "download"; then
+  [[ -n $corpus_dir ]] || python local/download.py downloads
+  [[ $bert_folder == "$bert" ]] || fetch_bert "$bert" "$bert_folder"
+fi
+
+if stage 1 "data preparation"; then
+  python local/data.py "${corpus_dir:-downloads}" "$work/data"
+fi
+
+if stage 2 "validate, format audio, statistics of features"; then
+  # WAV of 16 kHz is linked, not copied, where the disk allows.
+  speechkit format --data "$work/data/train" --out "$work/dump/train" --link true --jobs "$jobs" --force "$force"
+  speechkit features --data "$work/dump/train" --cmvn true --dump false --jobs "$jobs" --force "$force"
+  for set in dev test; do
+    speechkit format --data "$work/data/$set" --out "$work/dump/$set" --kind evaluation --link true --jobs "$jobs" \
+      --force "$force"
+  done
+fi
+
+if stage 3 "tokens: characters as BERT cuts them; n-gram model of characters"; then
+  speechkit tokenizer --text "$work/dump/train/text" --check "$work/data/dev/text" "${units[@]}" \
+    --out "$work/data/tokens/units" --force "$force" form=NFKC case=lower
+  speechkit ngram train --text "$work/dump/train/text" --ids true --tokenizer "$work/data/tokens/units" \
+    --order "$order" --discount-fallback true --out "$work/data/lm/ngram.arpa" --force "$force"
+fi
+
+if stage 4 "convert the checkpoint"; then
+  [[ -z $checkpoint ]] || convert_checkpoint
+fi
+
+compare_systems "train, and fine-tune the checkpoint"
+finish
