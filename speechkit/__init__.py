@@ -21,7 +21,7 @@ def load(exp: str | Path, **options: Any) -> Recognizer:
 
     Args:
         exp: experiment folder, or one of its checkpoint folders.
-        **options: config, lexicon, lm and device of `speechkit.decoding.recognizer.Recognizer.load`.
+        **options: config, lexicon, lm, bert and device of `speechkit.decoding.recognizer.Recognizer.load`.
 
     Raises:
         InputError: anything missing, damaged, or not fitting together.

@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lexicon", help="words, or words and their spellings, that the search is confined to"
     )
     parser.add_argument("--lm", help="ARPA language model")
+    parser.add_argument("--bert", help="folder or hub name of the BERT that rescores (search.name=rescore)")
     parser.add_argument(
         "--tune-on", help="data directory on which the config's grid is searched, never a test set"
     )
@@ -51,11 +52,11 @@ def run(args: argparse.Namespace) -> None:
             f"speechkit decode: {args.tune_on} is both tuned on and decoded: no test result", file=sys.stderr
         )
     how = args.how or (Path(args.config).stem.removeprefix("decode_") if args.config else "greedy")
-    extra = [path for path in (args.lexicon, args.lm, args.tune_on) if path]
+    extra = [path for path in (args.lexicon, args.lm, args.bert, args.tune_on) if path]
     if how != Path(how).name:
         raise UsageError(f"--how '{how}' becomes part of a folder's name: no slash, please")
     for path in [*extra, *args.data]:
-        if not Path(path).exists():
+        if path != args.bert and not Path(path).exists():
             raise InputError(f"{path}: no such file or folder")
     jobs = {}
     for data in args.data:
@@ -77,7 +78,8 @@ def _decode(args: argparse.Namespace, exp: Path, config: object, how: str, jobs:
     from speechkit.decoding.write import decode_set, describe, write_decode
     from speechkit.files import write_json
 
-    recognizer = Recognizer.load(exp, config, lexicon=args.lexicon, lm=args.lm, device=args.device)
+    given = {"lexicon": args.lexicon, "lm": args.lm, "bert": args.bert, "device": args.device}
+    recognizer = Recognizer.load(exp, config, **given)
     tuned = None
     if config.grid:
         tuned = tune(recognizer, Path(args.tune_on))

@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lexicon", help="words, or words and their spellings, that the search is confined to"
     )
     parser.add_argument("--lm", help="ARPA language model")
+    parser.add_argument("--bert", help="folder or hub name of the BERT that rescores (search.name=rescore)")
     parser.add_argument("--channel", type=int, help="channel of files with several, from 0")
     parser.add_argument("--device", help="such as cuda; a GPU is taken when there is one")
 
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from speechkit.errors import InputError
 
     recognizer = Recognizer.load(
-        args.model, args.config, lexicon=args.lexicon, lm=args.lm, device=args.device
+        args.model, args.config, lexicon=args.lexicon, lm=args.lm, bert=args.bert, device=args.device
     )
     failed = 0
     for path in args.audio:

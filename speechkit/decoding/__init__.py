@@ -9,6 +9,8 @@ from speechkit.config import check_range, kind
 SEARCHES = {
     "ctc_greedy": "speechkit.decoding.ctc_greedy",
     "ctc_beam": "speechkit.decoding.ctc_beam",
+    "fused": "speechkit.decoding.fused",
+    "rescore": "speechkit.decoding.rescore",
 }
 """Search name -> module with `Config` and `build(config, resources) -> Searcher`."""
 

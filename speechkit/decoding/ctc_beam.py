@@ -39,4 +39,5 @@ class Beam:
 
 def build(config: Config, resources: Resources) -> Beam:
     """The beam search for a model."""
+    resources.refuse_bert(config.name)
     return Beam(config, resources)

@@ -28,6 +28,7 @@ class Greedy:
     def __init__(self, config: Config, resources: Resources) -> None:
         if resources.lexicon_path or resources.lm_path:
             raise InputError("the greedy search takes neither --lexicon nor --lm; use search.name=ctc_beam")
+        resources.refuse_bert(config.name)
         self.head, self.tokenizer = config.head, resources.assets.tokenizer
 
     def __call__(self, heads: dict[str, tuple[Tensor, Tensor]]) -> list[list[Hypothesis]]:

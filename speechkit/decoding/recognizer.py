@@ -66,6 +66,7 @@ class Recognizer:
         *,
         lexicon: str | Path | None = None,
         lm: str | Path | None = None,
+        bert: str | Path | None = None,
         device: str | None = None,
     ) -> Recognizer:
         """Opens an experiment (`exp/ctc/seed1`: its `final`) or one of its checkpoint folders.
@@ -75,6 +76,7 @@ class Recognizer:
             config: how to search, or a YAML file that says so; None is the greedy search.
             lexicon: words that the search is confined to, or their spellings.
             lm: ARPA language model.
+            bert: folder of the BERT that rescores.
             device: such as "cuda"; None takes a GPU when there is one.
 
         Raises:
@@ -85,7 +87,8 @@ class Recognizer:
         device = choose_device(device)
         checkpoint = find_checkpoint(Path(exp))
         model, run, assets = load_model(checkpoint, device)
-        resources = Resources(model, assets, Path(lexicon) if lexicon else None, Path(lm) if lm else None)
+        files = (Path(path) if path else None for path in (lexicon, lm, bert))
+        resources = Resources(model, assets, *files)
         return cls(model, run, resources, config, checkpoint)
 
     def with_search(self, **options: float) -> Recognizer:
@@ -117,10 +120,14 @@ class Recognizer:
         Raises:
             InputError: the model has no such head as the search reads.
         """
+        self.check_head(heads)
+        return self.searcher(heads)
+
+    def check_head(self, heads: Heads) -> None:
+        """Raises InputError unless the model has the head that the search reads."""
         if self.config.search.head not in heads:
             has = ", but " + ", ".join(heads) if heads else ": it is a pre-training model; fine-tune it first"
             raise InputError(f"search.head={self.config.search.head}: the model has no such head{has}")
-        return self.searcher(heads)
 
     def batches(self, folder: str | Path) -> tuple[Manifest, Iterator[Batch]]:
         """The utterances of a data directory, longest batches last.

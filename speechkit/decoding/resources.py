@@ -10,7 +10,9 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from speechkit.errors import InputError
 from speechkit.lm.arpa import read_arpa
+from speechkit.lm.masked import MaskedLM
 from speechkit.lm.ngram import NgramLM
 from speechkit.models.assets import Assets
 from speechkit.search.hypothesis import Hypothesis
@@ -26,6 +28,7 @@ class Resources:
     assets: Assets
     lexicon_path: Path | None = None
     lm_path: Path | None = None
+    bert_path: Path | None = None
 
     @functools.cached_property
     def lexicon(self) -> Lexicon | None:
@@ -52,6 +55,26 @@ class Resources:
         """The n-gram model."""
         return read_arpa(self.lm_path) if self.lm_path is not None else None
 
+    @functools.cached_property
+    def masked_lm(self) -> MaskedLM | None:
+        """The BERT that scores texts, on the model's device."""
+        if self.bert_path is None:
+            return None
+        from speechkit.integrations.bert import load_bert
+
+        bert, vocab = load_bert(self.bert_path)
+        return MaskedLM(bert.to(next(self.model.parameters()).device), vocab)
+
+    def refuse_bert(self, search: str) -> None:
+        """Raises InputError when a BERT was given to a search that would not ask it."""
+        if self.bert_path is not None:
+            raise InputError(f"the search {search} takes no --bert; use search.name=rescore")
+
+    def forget(self) -> None:
+        """Empties what is remembered of earlier texts, so that decoding can be timed."""
+        if "masked_lm" in self.__dict__ and self.masked_lm is not None:
+            self.masked_lm.cache.clear()
+
 
 class Searcher(Protocol):
     """A search that is ready to run."""
@@ -61,3 +84,6 @@ class Searcher(Protocol):
 
     def text(self, hypothesis: Hypothesis) -> str:
         """The hypothesis as written text."""
+
+    # Optional: `first_pass(heads)` and `second_pass(found)`, where calling is one after the other, with
+    # `first_pass_key` and `second_pass_options`: tuning runs the first only where it differs (rescore.py).

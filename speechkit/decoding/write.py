@@ -12,27 +12,38 @@ from pathlib import Path
 
 from speechkit.config import to_dict
 from speechkit.decoding.recognizer import Recognizer
+from speechkit.decoding.timing import Stopwatch, runs_after
 from speechkit.errors import InputError
 from speechkit.files import atomic_folder, hash_json, write_json, write_jsonl, write_text
 from speechkit.metrics.environment import environment
 from speechkit.search.hypothesis import Hypothesis
+from speechkit.text.tokenizer import UNITS
 
 
 def decode_set(recognizer: Recognizer, folder: Path) -> tuple[dict[str, list[Hypothesis]], dict]:
     """Recognises every utterance of a data directory.
 
     Returns:
-        N-best lists by utterance, and `{"seconds_audio", "seconds_wall", "data_hash"}`.
+        N-best lists by utterance, and `{"seconds_audio", "seconds_wall", "seconds_after_encoder",
+        "data_hash"}`; the time after the encoder is all that follows `model.encoder` (or, in a model that has
+        none, `model.encode`) until the hypotheses of a batch are there.
     """
+    recognizer.resources.forget()
+    watch = Stopwatch(recognizer.device)
     begin = time.monotonic()
     manifest, batches = recognizer.batches(folder)
     found: dict[str, list[Hypothesis]] = {}
-    for batch in batches:
-        found |= zip(batch.ids, recognizer.search(recognizer.encode(batch)))
+    with runs_after(getattr(recognizer.model, "encoder", None), watch):
+        for batch in batches:
+            heads = recognizer.encode(batch)
+            watch.start()
+            found |= zip(batch.ids, recognizer.search(heads))
+            watch.stop()
     if len(found) != len(manifest):
         raise InputError(f"{folder}: {len(manifest)} utterances, but {len(found)} were decoded")
     wall = time.monotonic() - begin
     account = {"seconds_audio": round(float(manifest.seconds.sum()), 3), "seconds_wall": round(wall, 3)}
+    account["seconds_after_encoder"] = round(watch.seconds, 3)
     return found, {**account, "data_hash": manifest.hash}
 
 
@@ -65,8 +76,11 @@ def describe(recognizer: Recognizer, exp: Path, how: str, set_name: str, tuned: 
         "config_hash": hash_json(to_dict(recognizer.run)),
         "decode_config": to_dict(recognizer.config),
         "normaliser": to_dict(recognizer.resources.assets.tokenizer.normaliser.config),
-        "lexicon": str(recognizer.resources.lexicon_path) if recognizer.resources.lexicon_path else None,
-        "lm": str(recognizer.resources.lm_path) if recognizer.resources.lm_path else None,
+        "units": UNITS[recognizer.resources.assets.tokenizer.kind],
+        **{
+            name: str(path) if (path := getattr(recognizer.resources, f"{name}_path")) else None
+            for name in ("lexicon", "lm", "bert")
+        },
         "commands": {
             "train": _train_command(recognizer.checkpoint),
             "decode": shlex.join(["speechkit", *sys.argv[1:]]),

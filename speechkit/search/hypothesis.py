@@ -14,12 +14,14 @@ class Hypothesis:
     Attributes:
         tokens: token ids.
         words: words.
-        score: what hypotheses are ranked by: ctc plus everything else, weighted.
+        score: what hypotheses are ranked by: ctc plus everything else, weighted; see also `search.rescore`.
         ctc: log probability of the tokens under the CTC model (of all token sequences of the same words,
             when a lexicon spells them in several ways).
         lm: the weighted rest: language model, bonuses, penalties.
         complete: False when the utterance ended inside a word; that word is left out of `words`.
         spans: frames of each token, when asked for.
+        pll: pseudo-log-likelihood of the text under a BERT, when rescored.
+        source: the output that it is from, of a model that has several.
     """
 
     tokens: list[int]
@@ -29,3 +31,5 @@ class Hypothesis:
     lm: float
     complete: bool = True
     spans: list[Span] = field(default_factory=list)
+    pll: float | None = None
+    source: str = ""

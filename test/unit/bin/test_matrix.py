@@ -72,7 +72,9 @@ def test_decoding_covers_all_sets_and_tunes_on_dev(systems):
 
 
 def test_a_bert_lies_below_the_work_folder_or_on_the_hub(tmp_path):
-    rows = "  folder: {config: r.yaml, bert: 'exp/bert/seed{seed}/bert'}\n  hub: {config: r.yaml, bert: bert-base-x}\n"
+    rows = (
+        "  folder: {config: r.yaml, bert: 'exp/bert/seed{seed}/b'}\n  hub: {config: r.yaml, bert: bert-x}\n"
+    )
     path = tmp_path / "systems.yaml"
     path.write_text(
         SYSTEMS.replace("systems:\n", f"{rows}systems:\n").replace("[greedy, 4gram]", "[folder, hub]")
@@ -80,7 +82,7 @@ def test_a_bert_lies_below_the_work_folder_or_on_the_hub(tmp_path):
     systems = read_systems(path, "w")
     jobs = decode_jobs(systems, select(systems, "ctc"), 2, Path("w/exp"))
     berts = [job.command[job.command.index("--bert") + 1] for job in jobs]
-    assert berts == ["w/exp/bert/seed1/bert", "bert-base-x", "w/exp/bert/seed2/bert", "bert-base-x"]
+    assert berts == ["w/exp/bert/seed1/b", "bert-x", "w/exp/bert/seed2/b", "bert-x"]
 
 
 def test_scoring_needs_every_decode(systems, tmp_path):
