@@ -7,7 +7,6 @@ takes the place of BERT's word embeddings. The answer ends with its first [SEP].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.config import check_range
-from speechkit.errors import BadSample
 from speechkit.fusion import blocks
 from speechkit.fusion.blocks import GatedAttention, SelfAttentionBlock, xavier_
 from speechkit.layers.masks import Packing, padding_mask
@@ -107,22 +105,6 @@ def targets(ids: Tensor, lengths: Tensor, sep_id: int, max_len: int, ignore: int
     wanted = wanted.masked_fill(padding_mask(lengths, max_len), ignore)
     place = torch.arange(max_len, device=ids.device) == lengths[:, None]
     return wanted.masked_fill(place, sep_id)
-
-
-def too_long(ids: Sequence[str], lengths: Sequence[int], longest: int) -> dict[int, BadSample]:
-    """Positions of the texts that are left out of training, with the reason for the ledger.
-
-    Args:
-        ids: utterance ids.
-        lengths: tokens of each.
-        longest: most tokens, see `Config.longest_text`.
-    """
-    reason = f"more than {longest} tokens"
-    return {
-        i: BadSample(name, reason, f"{length} tokens; raise max_len, or split the utterance")
-        for i, (name, length) in enumerate(zip(ids, lengths))
-        if length > longest
-    }
 
 
 def answer_lengths(ids: Tensor, sep_id: int) -> Tensor:

@@ -28,7 +28,7 @@ from speechkit.models.assets import Assets
 from speechkit.train.distributed import Ranks
 from speechkit.train.run import RunConfig
 from speechkit.train.text_sets import make_text_set, part_folders
-from speechkit.train.usable import choose, encode_fields, output_frames, settle, too_short
+from speechkit.train.usable import choose, encode_fields, output_frames, settle, too_long, too_short
 
 
 @dataclass
@@ -129,7 +129,10 @@ def _make_speech_set(
     if "ctc" in model.weights:
         frames, unknown = emitted, too_short(manifest, emitted, 1) | unknown
     elif "tokens" not in model.requires:  # pre-training needs a masked and an unmasked frame
-        unknown = too_short(manifest, emitted, 2)
+        unknown = too_short(manifest, emitted, 2) | unknown
+    longest = getattr(model, "longest_text", None)
+    if training and longest is not None:
+        unknown |= too_long(manifest, encoded["bert_tokens"], longest)
     unknown |= _unlabelled(name, model, manifest, exp, ranks)
     ledger = Ledger(f"{name} set", "train" if training else "evaluation", config.data.max_dropped)
     kept = choose(manifest, ledger, config.plan if training else None, tokens, unknown, frames)

@@ -99,6 +99,13 @@ def too_short(manifest: Manifest, frames: np.ndarray, fewest: int) -> dict[int, 
     }
 
 
+def too_long(manifest: Manifest, pieces: Ragged, longest: int) -> dict[int, BadSample]:
+    """Positions of the utterances with more word pieces than the model has places for, with the reason."""
+    long = np.flatnonzero(pieces.lengths > longest).tolist()
+    reason, advice = f"more than {longest} word pieces", "split the utterance"
+    return {i: BadSample(manifest.ids[i], reason, f"{len(pieces[i])}; {advice}") for i in long}
+
+
 def choose_texts(
     manifest: Manifest, ledger: Ledger, lengths: np.ndarray, bad: dict[int, BadSample], limits: object = None
 ) -> np.ndarray:

@@ -9,18 +9,17 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
 from speechkit.data.ledger import Ledger
-from speechkit.data.manifest import read_manifest
+from speechkit.data.manifest import Ragged, read_manifest
 from speechkit.encoders.bert import Bert
 from speechkit.fusion.embedding_replacement import (
     Config,
     EmbeddingReplacement,
     answer_lengths,
     targets,
-    too_long,
 )
 from speechkit.text.bert_vocab import BertVocab
 from speechkit.text.wordpiece_cut import Rules
-from speechkit.train.usable import choose
+from speechkit.train.usable import choose, too_long
 
 DIM, ACOUSTIC, HEADS = 16, 12, 2
 FRAMES = [9, 20, 1, 13]
@@ -142,14 +141,14 @@ def test_texts_longer_than_the_positions_are_left_out_and_counted(tmp_path):
     folder = factories.make_data_dir(tmp_path / "data", 5, 1, texts=texts, segments=True)
     manifest = read_manifest([folder], ["text"])
     vocab = BertVocab(words(6), Rules(), words(6)[5:])
-    lengths = [len(vocab.encode(text)) for text in texts]
+    pieces = Ragged.of([vocab.encode(text) for text in texts])
     ledger = Ledger("train set", "train")
-    kept = choose(manifest, ledger, unknown=too_long(manifest.ids, lengths, Config(max_len=7).longest_text))
+    kept = choose(manifest, ledger, unknown=too_long(manifest, pieces, Config(max_len=7).longest_text))
     assert kept.tolist() == [0, 1, 3]
     assert Config().longest_text == 58
     assert [fate.detail for fate in ledger.dropped] == [
-        "6 tokens; raise max_len, or split the utterance",
-        "7 tokens; raise max_len, or split the utterance",
+        "6; split the utterance",
+        "7; split the utterance",
     ]
 
 
