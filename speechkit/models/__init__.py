@@ -12,6 +12,7 @@ MODELS = {
     "ctc": "speechkit.models.ctc",
     "hubert": "speechkit.models.hubert",
     "masked_lm": "speechkit.models.masked_lm",
+    "wavbert": "speechkit.models.wavbert",
     "wav2vec2": "speechkit.models.wav2vec2_pretraining",
 }
 """Kind name -> module with a `Config` dataclass and `build(config, assets) -> Model`.
@@ -51,5 +52,8 @@ class Model(Protocol):
 
     # Optional: `text_requires: tuple[str, ...]`: fields of the batches of text sets, which hold nothing else
     # (such as "bert_tokens"); `counts` and `loss` then give the terms that such a batch has.
+    # Optional: `longest_text: int`: most word pieces ("bert_tokens") of an utterance that is trained on.
+    # Optional: `outputs: tuple[str, ...]` and `recognise(heads) -> {output: texts}`: what validation scores
+    # of a system with several outputs; that of the empty name, which is first, is the system's.
     # Optional: `advise(row: dict[str, float]) -> str | None`. Called with each training row that is logged;
     # plain words about what looks wrong in it and what to do, which the loop prints.

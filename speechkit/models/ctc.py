@@ -102,10 +102,7 @@ class CtcModel(nn.Module):
         output = self.encode_frames(batch)
         states = output.hidden_states if self.layer is not None else None
         frames = output.frames if states is None else states[self.layer]
-        logits = self.head(self.dropout(frames))
-        with torch.autocast(logits.device.type, enabled=False):
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            return {"ctc": (logits.log_softmax(dim=-1), output.lengths)}
+        return {"ctc": (log_softmax(self.head(self.dropout(frames))), output.lengths)}
 
     def encode_frames(self, batch: Batch) -> EncoderOutput:
         """Normalisation, SpecAugment and masks in training, and the encoder."""
@@ -123,6 +120,12 @@ class CtcModel(nn.Module):
         """Nothing in this system follows a schedule."""
 
 
+def log_softmax(logits: Tensor) -> Tensor:
+    """`(..., V)` log-probabilities in fp32, or fp64, under autocast too."""
+    with torch.autocast(logits.device.type, enabled=False):
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
+
+
 def build(config: Config, assets: Assets) -> CtcModel:
     """The model for a tokenizer and its CMVN statistics, which an encoder of samples does not use.
 
@@ -133,11 +136,12 @@ def build(config: Config, assets: Assets) -> CtcModel:
     if assets.tokenizer is None:
         raise InputError("model ctc: needs a tokenizer; give --tokenizer")
     encoder, cmvn, dim = build_encoder(config.encoder, config.input_dim, assets)
-    _check_options(config, encoder)
+    check_options(config, encoder)
     return CtcModel(config, encoder, len(assets.tokenizer.vocab), dim, cmvn)
 
 
-def _check_options(config: Config, encoder: nn.Module) -> None:
+def check_options(config: Config, encoder: nn.Module) -> None:
+    """Raises InputError for options that this encoder has no use for."""
     name = config.encoder.name
     if encoder.takes != "features":
         for option in ("specaugment", "input_dim"):

@@ -102,6 +102,22 @@ def inference_input(hypotheses: Padded, limit: int) -> LinguisticInput:
     return _cut(LinguisticInput(tokens, nothing > 0, lengths, nothing, nothing))
 
 
+def text_input(config: Config, references: Padded, keys: Tensor, vocab_size: int) -> LinguisticInput:
+    """The truth with noise, for text without speech.
+
+    Args:
+        config: see `Config`.
+        references: true tokens, linguistic ids.
+        keys: `(B,)` int64 on the CPU.
+        vocab_size: V'.
+    """
+    tokens, lengths = references.values, references.lengths
+    inside = ~padding_mask(lengths, tokens.size(1))
+    noised = add_noise(tokens, lengths, keys, vocab_size, config.noise)
+    cmlm, ce = tokens.where(inside & noised.chosen, IGNORE), tokens.where(inside, IGNORE)
+    return _cut(LinguisticInput(noised.tokens, noised.masked, lengths, cmlm, ce))
+
+
 def training_input(
     config: Config,
     references: Padded,

@@ -49,14 +49,15 @@ def reached(name: str, value: float, goal: float) -> bool:
 
 @dataclass
 class _Totals:
-    """Sums over the dev set; `vector` is what the ranks add up."""
+    """Sums over the dev set; `vector` is what the ranks add up. `errors` has a row for each output."""
 
     losses: list[float]
     counts: list[float]
-    errors: list[float] = field(default_factory=lambda: [0.0] * 6)
+    errors: list[list[float]]
+    frames: list[float] = field(default_factory=lambda: [0.0] * 2)
 
     def vector(self) -> list[float]:
-        return [*self.losses, *self.counts, *self.errors]
+        return [*self.losses, *self.counts, *self.frames, *sum(self.errors, [])]
 
 
 def columns(values: dict[str, float], weights: dict[str, float]) -> dict[str, float]:
@@ -69,7 +70,8 @@ def columns(values: dict[str, float], weights: dict[str, float]) -> dict[str, fl
     return {**named, "loss": sum(weight * values[term] for term, weight in weights.items())}
 
 
-WORD_ERRORS, WORDS, CHARACTER_ERRORS, CHARACTERS, BLANKS, FRAMES = range(6)
+WORD_ERRORS, WORDS, CHARACTER_ERRORS, CHARACTERS = range(4)
+BLANKS, FRAMES = range(2)
 
 
 class Validator:
@@ -95,6 +97,7 @@ class Validator:
     ) -> None:
         self.model, self.terms, self.tokenizer, self.ranks = model, terms, tokenizer, ranks
         self.texts, self.watch = texts, set(watch)
+        self.outputs = getattr(model, "outputs", ("",))
 
     def __call__(
         self, batches: Iterable[Loaded], update: int, alive: Callable[[], None] = lambda: None
@@ -109,7 +112,8 @@ class Validator:
         Raises:
             InputError: an utterance of the dev set cannot be read.
         """
-        totals = _Totals([0.0] * len(self.terms), [0.0] * len(self.terms))
+        zeros = [0.0] * len(self.terms)
+        totals = _Totals(zeros, list(zeros), [[0.0] * 4 for _ in self.outputs])
         samples: list[tuple[str, str, str]] = []
         training = self.model.training
         self.model.eval()
@@ -135,7 +139,7 @@ class Validator:
                 totals.losses[k] += float(losses[term][0])
                 totals.counts[k] += losses[term][1]
         if "ctc" in heads and self.tokenizer is not None:
-            self._recognise(batch, *heads["ctc"], totals.errors, samples)
+            self._recognise(batch, heads, totals, samples)
 
     def _losses(self, batch: Batch, heads: dict, update: int) -> dict[str, tuple[Tensor, int]]:
         if self.terms == ["ctc"] and "ctc" in heads:  # the same value without a second forward pass
@@ -144,31 +148,41 @@ class Validator:
             return {"ctc": (value, self.model.counts(batch)["ctc"])}
         return self.model.loss(batch, update)
 
-    def _recognise(
-        self, batch: Batch, log_probs: Tensor, lengths: Tensor, errors: list, samples: list
-    ) -> None:
+    def _recognise(self, batch: Batch, heads: dict, totals: _Totals, samples: list) -> None:
         from kaldialign import edit_distance
 
-        blank = self.tokenizer.blank
+        blank, (log_probs, lengths) = self.tokenizer.blank, heads["ctc"]
         inside = torch.arange(log_probs.shape[1], device=lengths.device) < lengths[:, None]
-        errors[BLANKS] += int(((log_probs.argmax(-1) == blank) & inside).sum())
-        errors[FRAMES] += int(lengths.sum())
-        for utterance, tokens in zip(batch.ids, ctc_greedy(log_probs, lengths, blank)):
-            reference, hypothesis = self.texts(utterance), self.tokenizer.decode(tokens)
-            errors[WORD_ERRORS] += edit_distance(reference.split(), hypothesis.split())["total"]
-            errors[WORDS] += len(reference.split())
-            errors[CHARACTER_ERRORS] += edit_distance(list(reference), list(hypothesis))["total"]
-            errors[CHARACTERS] += len(reference)
-            if utterance in self.watch:
-                samples.append((utterance, reference, hypothesis))
+        totals.frames[BLANKS] += int(((log_probs.argmax(-1) == blank) & inside).sum())
+        totals.frames[FRAMES] += int(lengths.sum())
+        if hasattr(self.model, "recognise"):
+            found = self.model.recognise(heads)
+        else:
+            found = {"": [self.tokenizer.decode(ids) for ids in ctc_greedy(log_probs, lengths, blank)]}
+        for output, errors in zip(self.outputs, totals.errors):
+            for utterance, hypothesis in zip(batch.ids, found[output]):
+                reference = self.texts(utterance)
+                errors[WORD_ERRORS] += edit_distance(reference.split(), hypothesis.split())["total"]
+                errors[WORDS] += len(reference.split())
+                errors[CHARACTER_ERRORS] += edit_distance(list(reference), list(hypothesis))["total"]
+                errors[CHARACTERS] += len(reference)
+                if not output and utterance in self.watch:
+                    samples.append((utterance, reference, hypothesis))
 
     def _metrics(self, vector: list[float]) -> dict[str, float]:
         size = len(self.terms)
-        losses, counts, errors = vector[:size], vector[size : 2 * size], vector[2 * size :]
+        losses, counts, (blanks, frames), rows = (
+            vector[:size],
+            vector[size : 2 * size],
+            vector[2 * size : 2 * size + 2],
+            vector[2 * size + 2 :],
+        )
         values = {term: loss / max(1, n) for term, loss, n in zip(self.terms, losses, counts)}
         metrics = columns(values, self.model.weights)
-        if errors[FRAMES]:
-            metrics["wer"] = 100 * errors[WORD_ERRORS] / max(1, errors[WORDS])
-            metrics["cer"] = 100 * errors[CHARACTER_ERRORS] / max(1, errors[CHARACTERS])
-            metrics["blank_ratio"] = errors[BLANKS] / errors[FRAMES]
-        return metrics
+        if not frames:
+            return metrics
+        for k, output in enumerate(self.outputs):
+            errors, suffix = rows[4 * k : 4 * k + 4], f"_{output}" if output else ""
+            metrics[f"wer{suffix}"] = 100 * errors[WORD_ERRORS] / max(1, errors[WORDS])
+            metrics[f"cer{suffix}"] = 100 * errors[CHARACTER_ERRORS] / max(1, errors[CHARACTERS])
+        return {**metrics, "blank_ratio": blanks / frames}

@@ -1,0 +1,301 @@
+"""Wav-BERT: its start, its four losses, its ablations and controls, text alone, and what it recognises."""
+
+import pytest
+import torch
+
+from speechkit.config import load_config
+from speechkit.data.batch import Batch, Padded, pad
+from speechkit.encoders.bert import BertAssets
+from speechkit.errors import InputError, ProblemsError
+from speechkit.models import ctc, wavbert
+from speechkit.models.assets import Assets
+from speechkit.text.bert_vocab import BertVocab
+from speechkit.text.tokenizer import build_tokenizer
+from speechkit.text.wordpiece_cut import Rules
+
+BINS = 20
+TEXTS = ["the cat", "the dog sat on a mat", "a dog"]
+SMALL = [
+    *(f"encoder.{o}" for o in ("dim=16", "layers=1", "heads=2", "feed_forward=32", "dropout=0")),
+    *(f"{p}.{o}" for p in ("embedding_attention", "aggregation") for o in ("heads=2", "feed_forward=24")),
+    "linguistic.sampling.start=10",
+    "linguistic.sampling.end=20",
+]
+RETOKENISED = ["units=retokenised", "choice.unit=word"]
+TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "dog", "sat", "on", "a", "mat", "cow"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A vocab.txt; WordPiece tokenizers are made of one."""
+    path = tmp_path_factory.mktemp("bert")
+    (path / "vocab.txt").write_text("".join(f"{token}\n" for token in TOKENS))
+    return path
+
+
+@pytest.fixture
+def make(folder):
+    """A model, from options; with characters unless the units are shared."""
+
+    def build(*options, positions=12, dim=16, double=False):
+        vocab = BertVocab.of(TOKENS, Rules(True, False), TEXTS, "pruned")
+        values = {"vocab_size": len(TOKENS), "hidden_size": dim, "num_hidden_layers": 2, "pad_token_id": 0}
+        values |= {"num_attention_heads": 2, "intermediate_size": 24, "max_position_embeddings": positions}
+        shared = "units=retokenised" not in options
+        tokenizer = (
+            build_tokenizer("wordpiece", TEXTS, vocab=folder / "vocab.txt", pieces="pruned")
+            if shared
+            else build_tokenizer("char", TEXTS)
+        )
+        cmvn = {"mean": [0.5] * BINS, "std": [2.0] * BINS, "frames": 100}
+        torch.manual_seed(3)
+        config = load_config(wavbert.Config, overrides=[*SMALL, "bert.dropout=0", *options])
+        model = wavbert.build(config, Assets(tokenizer, cmvn, BertAssets(values, vocab)))
+        return model.double() if double else model
+
+    return build
+
+
+def make_batch(model, speech=True, dtype=torch.float32):
+    torch.manual_seed(5)
+    features = pad([torch.randn(n, BINS, dtype=dtype) for n in (60, 120, 47)])
+    units = model.units
+    tokens = pad([torch.tensor(units.tokenizer.encode(text)) for text in TEXTS])
+    pieces = pad([torch.tensor(units.vocab.encode(text)) for text in TEXTS])
+    fields = {"features": features, "tokens": tokens, "bert_tokens": pieces}
+    fields = fields if speech else {"bert_tokens": pieces}
+    return Batch(["u1", "u2", "u3"], torch.tensor([11, 12, 13]), None, fields)
+
+
+def shake(model):
+    """Leaves the identity that the fusion begins with."""
+    torch.manual_seed(9)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def test_the_start_is_ctc_beside_a_plain_bert(make):
+    """T2: nothing has been read yet, so that both sides say what they say alone."""
+    model, alone = make().eval(), None
+    batch = make_batch(model)
+    with torch.no_grad():
+        model.head2.load_state_dict(model.head.state_dict())
+        heads = model.encode(batch)
+        heard = model.units.recognised(*heads["ctc"])
+        ids, lengths = model.bert.sequences(heard.values, heard.lengths)
+        alone = model.bert.head(model.bert(ids, lengths)[:, 1:-1]).log_softmax(-1)
+    torch.testing.assert_close(heads["ctc2"][0], heads["ctc"][0], rtol=0, atol=1e-6)
+    assert heads["ce"][1].tolist() == heard.lengths.tolist()
+    for row, length in enumerate(heard.lengths.tolist()):
+        torch.testing.assert_close(heads["ce"][0][row, :length], alone[row, :length], rtol=0, atol=1e-6)
+
+
+def test_the_first_ctc_is_the_ctc_system(make):
+    """Same names, same values: a trained CTC system is loaded with `encoder.` and `head.`."""
+    model = make()
+    config = load_config(ctc.Config, overrides=[o for o in SMALL if o.startswith("encoder.")])
+    cmvn = {"mean": [0.5] * BINS, "std": [2.0] * BINS, "frames": 100}
+    plain = ctc.build(config, Assets(model.units.tokenizer, cmvn)).eval()
+    plain.load_state_dict(
+        {k: v for k, v in model.state_dict().items() if k.startswith(("cmvn.", "encoder.", "head."))}
+    )
+    batch = make_batch(model)
+    with torch.no_grad():
+        torch.testing.assert_close(plain.encode(batch)["ctc"], model.eval().encode(batch)["ctc"])
+        ours, theirs = model.loss(batch, 0)["ctc"], plain.loss(batch, 0)["ctc"]
+    torch.testing.assert_close(ours[0], theirs[0])
+    assert ours[1] == theirs[1] == 3
+
+
+@pytest.mark.parametrize(
+    "options", [(), RETOKENISED, ("linguistic.sampling.high=0", "linguistic.sampling.low=0")]
+)
+def test_terms_are_the_counted_ones_and_finite(make, options):
+    model = make(*options).train()
+    for batch in (make_batch(model), make_batch(model, speech=False)):
+        losses = model.loss(batch, 15)
+        assert {name: count for name, (_, count) in losses.items()} == model.counts(batch)
+        assert all(torch.isfinite(value) for value, _ in losses.values())
+        assert set(losses) - {"truth"} <= set(model.weights)
+    assert set(model.counts(make_batch(model))) == {"ctc", "cmlm", "ctc2", "ce", "truth"}
+    assert set(model.counts(make_batch(model, speech=False))) == {"text_cmlm", "text_ce"}
+
+
+def gradients(model, batch, term):
+    """Names of the parameters that a term alone moves."""
+    model.zero_grad(set_to_none=True)
+    value, _ = model.loss(batch, 0)[term]
+    value.backward()
+    return {n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+
+
+def test_each_term_moves_its_own_part(make):
+    """T5: the terms of equation 1 and what each of them reaches."""
+    model = shake(make("linguistic.sampling.high=1", "linguistic.sampling.low=1")).eval()
+    batch = make_batch(model)
+    moved = {term: gradients(model, batch, term) for term in ("ctc", "cmlm", "ctc2", "ce")}
+
+    def parts(term):
+        return {name.split(".")[0] for name in moved[term]}
+
+    assert parts("ctc") == {"encoder", "head"}
+    assert parts("cmlm") == {"encoder", "embedding_attention", "bert"}
+    assert parts("ctc2") == {"encoder", "embedding_attention", "bert", "aggregation", "head2"}
+    assert parts("ce") == {"encoder", "embedding_attention", "bert", "aggregation"}
+    assert not any("linguistic" in name for name in moved["ctc2"])
+    assert not any("acoustic" in name for name in moved["ce"] if name.startswith("aggregation"))
+    assert not {name for name in moved["ctc2"] if ".cls." in name}
+
+
+def test_only_chosen_positions_count_and_never_special_ones(make):
+    """T5: the conditional MLM has no gradient at other positions."""
+    model = shake(make("linguistic.sampling.high=1", "linguistic.sampling.low=1")).eval()
+    batch, seen = make_batch(model), []
+    head = model.bert.head
+    model.bert.head = lambda states: seen.append(states) or head(states)
+    model.loss(batch, 0)
+    given = wavbert.text_input(
+        model.config.linguistic, batch["bert_tokens"], batch.keys, len(model.units.vocab)
+    )
+    chosen, all_of_them = (given.cmlm != wavbert.IGNORE).sum(), batch["bert_tokens"].lengths.sum()
+    assert [len(states) for states in seen] == [int(chosen), int(all_of_them)]
+    assert 0 < chosen < all_of_them
+
+
+@pytest.mark.parametrize(
+    ("branches", "heads", "gone"),
+    [("acoustic_guided", {"ctc", "ctc2"}, "ce"), ("linguistic_guided", {"ctc", "ce"}, "ctc2")],
+)
+def test_one_branch_has_one_output_and_no_other_parameters(make, branches, heads, gone):
+    """T8."""
+    model = make(f"aggregation.branches={branches}")
+    batch = make_batch(model)
+    assert set(model.eval().encode(batch)) == heads and gone not in model.loss(batch, 0)
+    other = "linguistic" if branches.startswith("acoustic") else "acoustic"
+    assert not any(other in name for name, _ in model.aggregation.named_parameters())
+    assert (model.head2 is None) == (gone == "ctc2")
+    assert set(model.recognise(model.encode(batch))) == {"", *heads}
+
+
+def test_without_gated_attention_nothing_is_heard_before_bert(make):
+    model = shake(make("embedding_attention=null")).eval()
+    assert not any("embedding_attention" in name for name in model.state_dict())
+    batch = make_batch(model)
+    moved = gradients(model, batch, "cmlm")
+    assert {name.split(".")[0] for name in moved} == {"bert"}
+
+
+def test_masks_alone_tell_bert_nothing_but_the_length(make):
+    """The control: other tokens of the same number change nothing after the first CTC."""
+    model = shake(make("reads=masks")).eval()
+    batch = make_batch(model)
+    heard, _, lengths = model._hear(batch)
+    rows = [
+        wavbert.inference_input(pad([torch.tensor(r) for r in rows]), 10)
+        for rows in ([[1, 2]] * 3, [[3, 4]] * 3)
+    ]
+    with torch.no_grad():
+        first, second = (model.fuse(heard, lengths, given).both for given in rows)
+        torch.testing.assert_close(first.acoustic, second.acoustic, rtol=0, atol=0)
+        model.config.reads = "tokens"
+        first, second = (model.fuse(heard, lengths, given).both for given in rows)
+    assert (first.acoustic - second.acoustic).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("options", [(), RETOKENISED, ("refine=3",)])
+def test_a_batch_equals_its_utterances_alone(make, options):
+    """T1: padding with other content, and order, change nothing."""
+    model = shake(make(*options, double=True)).eval()
+    batch = make_batch(model, dtype=torch.float64)
+    features = batch["features"]
+    for row, length in enumerate(features.lengths.tolist()):
+        features.values[row, length:] = 1e3
+    with torch.no_grad():
+        together = model.encode(batch)
+        texts = model.recognise(together)
+        for row in range(3):
+            size = int(features.lengths[row])
+            one = Batch(["u"], batch.keys[row : row + 1], None, {})
+            one.fields["features"] = Padded(
+                features.values[row : row + 1, :size], features.lengths[row : row + 1]
+            )
+            alone = model.encode(one)
+            assert {name: values[0] for name, values in model.recognise(alone).items()} == {
+                name: values[row] for name, values in texts.items()
+            }
+            for name, (values, lengths) in alone.items():
+                assert lengths.item() == together[name][1][row].item(), name
+                whole = together[name][0][row, : lengths.item()]
+                torch.testing.assert_close(whole, values[0, : lengths.item()], rtol=0, atol=1e-10)
+
+
+def test_widths_that_differ_are_bridged(make):
+    model = make(dim=24)
+    assert sum(p.numel() for p in model.bridge.parameters()) == 16 * 24 + 3 * 24
+    assert model.head2.in_features == 24 and model.head.in_features == 16
+    for batch in (make_batch(model), make_batch(model, speech=False)):
+        assert all(torch.isfinite(value) for value, _ in model.loss(batch, 0).values())
+    model = make("bridge=false", dim=24)
+    assert not list(model.bridge.parameters()) and model.head2.in_features == 16
+    model.loss(make_batch(model), 0), model.loss(make_batch(model, speech=False), 0)
+
+
+def test_nothing_recognised_leaves_the_special_tokens_and_ctc(make):
+    """G17: BERT reads [CLS] [SEP]; the cross entropy has nothing to say, so that CTC is kept."""
+    model = make().eval()
+    with torch.no_grad():
+        model.head.bias[0] = 1e3
+        heads = model.encode(make_batch(model))
+    assert heads["ce"][0].shape[:2] == (3, 0) and heads["ce"][1].tolist() == [0, 0, 0]
+    texts = model.recognise(heads)
+    assert texts["ce"] == [""] * 3 and texts[""] == texts["ctc2"]
+
+
+def test_long_hypotheses_are_cut_for_bert_alone(make):
+    model = make(positions=5).eval()
+    with torch.no_grad():
+        model.head.weight.mul_(30)
+        heads = model.encode(make_batch(model))
+    sizes = model.units.recognised(*heads["ctc"]).lengths
+    assert sizes.max() > 3 and heads["ce"][1].tolist() == sizes.clamp(max=3).tolist()
+
+
+def test_retokenised_hypotheses_are_the_words_that_ctc_spelt(make):
+    model = make(*RETOKENISED)
+    encode, linguistic = model.units.tokenizer.encode, model.units.linguistic
+    assert model.units.vocab.decode(linguistic(encode("the dog sat"))) == "the dog sat"
+    assert linguistic(encode("tha dog")) == [0, *model.units.vocab.encode("dog")]
+    assert linguistic([]) == []
+
+
+def test_what_cannot_be_is_refused(make):
+    with pytest.raises(InputError, match="needs --tokenizer"):
+        wavbert.build(wavbert.Config(), Assets())
+    with pytest.raises(InputError, match="needs a BERT; name its folder"):
+        wavbert.build(wavbert.Config(), Assets(build_tokenizer("char", TEXTS)))
+    for option in ("units=retokenised", "normaliser=tokens", "refine=0", "weights.ce=-1"):
+        with pytest.raises(ProblemsError):
+            make(option)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_few_utterances_are_learnt_by_heart(make):
+    """T14: 400 updates; CTC2 and the cross entropy both read the training text."""
+    torch.manual_seed(0)
+    model = make("linguistic.sampling.start=100", "linguistic.sampling.end=300").train()
+    batch = make_batch(model)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for update in range(400):
+        losses = model.loss(batch, update)
+        total = sum(model.weights.get(name, 0) * value / count for name, (value, count) in losses.items())
+        optimiser.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimiser.step()
+    model.eval()
+    with torch.no_grad():
+        texts = model.recognise(model.encode(batch))
+    assert texts["ctc2"] == texts["ce"] == texts[""] == TEXTS
