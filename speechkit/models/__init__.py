@@ -9,7 +9,10 @@ from torch import Tensor
 from speechkit.data.batch import Batch
 
 MODELS = {
+    "adapter_bert": "speechkit.models.adapter_bert",
+    "cif_bert": "speechkit.models.cif_bert",
     "ctc": "speechkit.models.ctc",
+    "embedding_replacement": "speechkit.models.embedding_replacement",
     "hubert": "speechkit.models.hubert",
     "masked_lm": "speechkit.models.masked_lm",
     "wavbert": "speechkit.models.wavbert",
@@ -18,7 +21,7 @@ MODELS = {
 """Kind name -> module with a `Config` dataclass and `build(config, assets) -> Model`.
 
 A kind whose `Config` has a section `bert` (`speechkit.encoders.bert.Config`) finds that BERT in
-`assets.bert`, and its model keeps it as `bert`; its module may have `bert_assets(config, texts, normaliser)`
+`assets.bert`, and its model keeps it as `bert`; its module may have `bert_assets(config, texts, tokenizer)`
 to make the assets in a way of its own.
 """
 
@@ -53,7 +56,9 @@ class Model(Protocol):
     # Optional: `text_requires: tuple[str, ...]`: fields of the batches of text sets, which hold nothing else
     # (such as "bert_tokens"); `counts` and `loss` then give the terms that such a batch has.
     # Optional: `longest_text: int`: most word pieces ("bert_tokens") of an utterance that is trained on.
+    # Optional: `look(batch) -> speechkit.fusion.look.Look`: what happened in a batch of one utterance, drawn.
     # Optional: `outputs: tuple[str, ...]` and `recognise(heads) -> {output: texts}`: what validation scores
     # of a system with several outputs; that of the empty name, which is first, is the system's.
+    # Optional: `copy_bert()`, called when pre-trained weights were put into `bert`: for parts that begin as its.
     # Optional: `advise(row: dict[str, float]) -> str | None`. Called with each training row that is logged;
     # plain words about what looks wrong in it and what to do, which the loop prints.

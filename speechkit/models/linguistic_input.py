@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from speechkit.config import check_range
 from speechkit.data.batch import Padded
 from speechkit.fusion.conditional_mlm import Noise, add_noise
 from speechkit.fusion.sampling_decay import SamplingDecay
@@ -39,6 +40,17 @@ class Config:
     align: Literal["levenshtein", "pad_trunc", "skip"] = "levenshtein"
     """Answers to a hypothesis: by alignment; by position, cut or lengthened by [MASK] to the length of the
     truth; by position, and none where the lengths differ."""
+
+    mask_below: float = 0.0
+    """Tokens of the hypothesis of which CTC is less sure than this probability become [MASK], in recognition
+    too, as in Mask-CTC (Higuchi et al., 2020): what BERT knows decides there. 0 hides none, as published."""
+
+    def __post_init__(self) -> None:
+        check_range("mask_below", self.mask_below, 0, 1)
+
+    def unsure(self, confidences: Tensor) -> Tensor:
+        """`(B, M)` bool, True where `[MASK]` is to stand, for log confidences."""
+        return confidences.exp() < self.mask_below
 
 
 class LinguisticInput(NamedTuple):
@@ -75,6 +87,10 @@ class LinguisticInput(NamedTuple):
         lengths = self.lengths + 2
         return ids.masked_fill(padding_mask(lengths, ids.size(1)), vocab.pad_id), lengths
 
+    def to(self, device: torch.device) -> LinguisticInput:
+        """The same on a device."""
+        return LinguisticInput(*(values.to(device) for values in self))
+
     def reread(self, log_probs: Tensor) -> LinguisticInput:
         """The most probable answers instead of the tokens, for another pass through BERT.
 
@@ -89,17 +105,19 @@ class LinguisticInput(NamedTuple):
         return self._replace(masked=~padding_mask(self.lengths, self.tokens.size(1)))
 
 
-def inference_input(hypotheses: Padded, limit: int) -> LinguisticInput:
-    """A hypothesis as it is, without targets.
+def inference_input(hypotheses: Padded, limit: int, unsure: Tensor | None = None) -> LinguisticInput:
+    """A hypothesis, without targets.
 
     Args:
         hypotheses: linguistic ids; an empty hypothesis leaves [CLS] and [SEP] alone.
         limit: tokens that BERT has positions for, without [CLS] and [SEP]; what lies beyond is cut off.
+        unsure: `(B, M)` bool, tokens that are not believed and become [MASK]; None believes all.
     """
     lengths = hypotheses.lengths.clamp(max=limit)
     tokens = hypotheses.values
     nothing = torch.full_like(tokens, IGNORE)
-    return _cut(LinguisticInput(tokens, nothing > 0, lengths, nothing, nothing))
+    masked = nothing > 0 if unsure is None else unsure
+    return _cut(LinguisticInput(tokens, masked, lengths, nothing, nothing))
 
 
 def text_input(config: Config, references: Padded, keys: Tensor, vocab_size: int) -> LinguisticInput:
@@ -126,6 +144,7 @@ def training_input(
     update: int,
     vocab_size: int,
     limit: int,
+    unsure: Tensor | None = None,
 ) -> LinguisticInput:
     """Chooses truth or hypothesis for every utterance, and the targets that go with it.
 
@@ -140,6 +159,7 @@ def training_input(
         update: counted from 0.
         vocab_size: V'.
         limit: as for `inference_input`; it cuts hypotheses only.
+        unsure: as for `inference_input`.
 
     Returns:
         See `LinguisticInput`; on the device of the references.
@@ -159,9 +179,12 @@ def training_input(
         by_token = sizes == hypotheses.lengths
     heard = _heard(config.align, truth, sizes, hypotheses, limit, ~picks & ~by_token)
     heard = _either(by_token[:, None], _by_position(truth, sizes, hypotheses), heard)
+    if unsure is not None:
+        hidden = torch.nn.functional.pad(unsure.cpu(), (0, width - unsure.size(1)))
+        heard = heard._replace(masked=heard.masked | hidden)
     each = config.sampling.token_picks(keys, update, width) if by_token.any() else picks[:, None]
     chosen = _cut(_either(torch.where(by_token[:, None], each, picks[:, None]), given, heard))
-    return LinguisticInput(*(values.to(device) for values in chosen))
+    return chosen.to(device)
 
 
 def _heard(

@@ -28,7 +28,7 @@ from speechkit.integrations.bert import make_assets
 from speechkit.lm.word_groups import WordGroups, read_groups
 from speechkit.models.assets import Assets
 from speechkit.text.bert_vocab import NEEDED, BertVocab
-from speechkit.text.normalise import Normaliser
+from speechkit.text.tokenizer import Tokenizer
 from speechkit.text.wordpiece_cut import read_folder
 
 SALT = 0x3A5C
@@ -180,17 +180,18 @@ class MaskedLm(nn.Module):
         """Nothing in this system follows a schedule."""
 
 
-def bert_assets(config: Config, texts: Sequence[str], normaliser: Normaliser | None = None) -> BertAssets:
+def bert_assets(config: Config, texts: Sequence[str], tokenizer: Tokenizer | None = None) -> BertAssets:
     """Architecture and vocabulary for some training text.
 
     Args:
         config: a new BERT speaks all tokens of its folder; another one those that `bert.vocab` says.
         texts: training text, a sentence each.
-        normaliser: that of the CTC units, or None.
+        tokenizer: of CTC units, whose normaliser is taken over, or None.
 
     Raises:
         InputError: no folder, or none that holds what is needed.
     """
+    normaliser = tokenizer.normaliser if tokenizer is not None else None
     if config.size is None:
         return make_assets(config.bert, texts, normaliser)
     if config.bert.folder is None:

@@ -9,6 +9,7 @@ In recognition BERT reads the greedy CTC hypothesis, once, and the surer of the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,11 +18,12 @@ from torch import Tensor, nn
 
 from speechkit.data.batch import Batch
 from speechkit.encoders import bert
-from speechkit.encoders.bert import Bert
+from speechkit.encoders.bert import Bert, BertAssets
 from speechkit.errors import InputError
 from speechkit.fusion.conditional_mlm import NewHead
 from speechkit.fusion.embedding_attention import EmbeddingAttention
 from speechkit.fusion.representation_aggregation import Aggregated, RepresentationAggregation
+from speechkit.integrations.bert import make_assets, open_bert
 from speechkit.losses.ctc import ctc_loss
 from speechkit.models.assets import Assets
 from speechkit.models.ctc import CtcModel, check_options, log_softmax
@@ -36,6 +38,8 @@ from speechkit.models.linguistic_input import (
 from speechkit.models.wavbert_config import Config
 from speechkit.search.fused_outputs import FusedOutputs
 from speechkit.search.two_vocabularies import TwoVocabularies
+from speechkit.text.bert_vocab import BertVocab
+from speechkit.text.tokenizer import Tokenizer
 
 __all__ = ["Config", "WavBert", "build"]
 
@@ -127,17 +131,19 @@ class WavBert(CtcModel):
 
     def _speech_loss(self, batch: Batch, update: int) -> dict[str, Tensor]:
         heard, first, lengths = self._hear(batch)
-        tokens, truth = batch["tokens"], batch["bert_tokens"]
+        tokens, config = batch["tokens"], self.config.linguistic
+        heard_tokens, sure = self.units.recognised(first, lengths)
         given = training_input(
-            self.config.linguistic,
-            truth,
-            self.units.recognised(first.detach(), lengths),
+            config,
+            batch["bert_tokens"],
+            heard_tokens,
             batch.keys,
             update,
             len(self.units.vocab),
             self.bert.positions - 2,
+            config.unsure(sure),
         )
-        picks = self.config.linguistic.sampling.picks(batch.keys, update)
+        picks = config.sampling.picks(batch.keys, update)
         fused = self.fuse(heard, lengths, given)
         values = {"ctc": ctc_loss(first, lengths, tokens.values, tokens.lengths).sum()}
         values["truth"] = picks.sum().to(first.device)
@@ -216,7 +222,9 @@ class WavBert(CtcModel):
         `ce` is `(B, M, V')` log-probabilities over linguistic ids, without [CLS] and [SEP].
         """
         heard, first, lengths = self._hear(batch)
-        given = inference_input(self.units.recognised(first, lengths), self.bert.positions - 2)
+        tokens, sure = self.units.recognised(first, lengths)
+        unsure = self.config.linguistic.unsure(sure)
+        given = inference_input(tokens, self.bert.positions - 2, unsure).to(first.device)
         heads: Heads = {"ctc": (first, lengths)}
         for _ in range(self.config.refine):
             fused = self.fuse(heard, lengths, given)
@@ -231,6 +239,33 @@ class WavBert(CtcModel):
     def recognise(self, heads: Heads) -> dict[str, list[str]]:
         """The text that is kept, as `""`, and that of each output under its name."""
         return self.reader(heads)
+
+
+def bert_assets(config: Config, texts: Sequence[str], tokenizer: Tokenizer | None) -> BertAssets:
+    """Architecture and linguistic vocabulary: the tokenizer's pieces where they are shared.
+
+    Args:
+        config: names the BERT.
+        texts: training text, a sentence each, for a vocabulary of its own.
+        tokenizer: of CTC.
+
+    Raises:
+        InputError: no tokenizer or no BERT, or a tokenizer of other pieces than this BERT's.
+    """
+    if tokenizer is None:
+        raise InputError("model wavbert: needs --tokenizer")
+    if config.units == "retokenised" or config.bert.folder is None:
+        return make_assets(config.bert, texts, tokenizer.normaliser)
+    found, vocab = (
+        open_bert(config.bert.folder, config.bert.strip_accents),
+        BertVocab.from_tokenizer(tokenizer),
+    )
+    if found.vocab != vocab.vocab:
+        raise InputError(
+            f"model.bert.folder={config.bert.folder}: the tokenizer is of another BERT; make it again with "
+            "`speechkit tokenizer --kind wordpiece --vocab` and this folder"
+        )
+    return BertAssets(found.config, vocab)
 
 
 def build(config: Config, assets: Assets) -> WavBert:

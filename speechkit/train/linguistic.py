@@ -37,9 +37,11 @@ def take_bert(
         return replace(assets, bert=Assets.load(newest / "assets").bert)
     sentences = read_texts(folders).tables["text"]
     texts = [sentences[i] for i in range(len(sentences))]
-    normaliser = assets.tokenizer.normaliser if assets.tokenizer is not None else None
     make = getattr(load_kind(MODELS, config.model.name), "bert_assets", None)
-    made = make(config.model, texts, normaliser) if make else make_assets(wanted, texts, normaliser)
+    if make:
+        return replace(assets, bert=make(config.model, texts, assets.tokenizer))
+    normaliser = assets.tokenizer.normaliser if assets.tokenizer is not None else None
+    made = make_assets(wanted, texts, normaliser)
     return replace(assets, bert=made)
 
 
@@ -56,4 +58,6 @@ def start_bert(config: RunConfig, assets: Assets, model: nn.Module) -> list[str]
     if wanted is None or wanted.init == "random":
         return []
     account = load_pretrained(model.bert, assets.bert.vocab, wanted.folder)
+    if hasattr(model, "copy_bert"):
+        model.copy_bert()
     return [f"init bert: {wanted.folder}: {line}" for line in account.lines()]

@@ -83,7 +83,7 @@ def test_the_start_is_ctc_beside_a_plain_bert(make):
     with torch.no_grad():
         model.head2.load_state_dict(model.head.state_dict())
         heads = model.encode(batch)
-        heard = model.units.recognised(*heads["ctc"])
+        heard = model.units.recognised(*heads["ctc"]).tokens
         ids, lengths = model.bert.sequences(heard.values, heard.lengths)
         alone = model.bert.head(model.bert(ids, lengths)[:, 1:-1]).log_softmax(-1)
     torch.testing.assert_close(heads["ctc2"][0], heads["ctc"][0], rtol=0, atol=1e-6)
@@ -258,7 +258,7 @@ def test_long_hypotheses_are_cut_for_bert_alone(make):
     with torch.no_grad():
         model.head.weight.mul_(30)
         heads = model.encode(make_batch(model))
-    sizes = model.units.recognised(*heads["ctc"]).lengths
+    sizes = model.units.recognised(*heads["ctc"]).tokens.lengths
     assert sizes.max() > 3 and heads["ce"][1].tolist() == sizes.clamp(max=3).tolist()
 
 
@@ -268,6 +268,26 @@ def test_retokenised_hypotheses_are_the_words_that_ctc_spelt(make):
     assert model.units.vocab.decode(linguistic(encode("the dog sat"))) == "the dog sat"
     assert linguistic(encode("tha dog")) == [0, *model.units.vocab.encode("dog")]
     assert linguistic([]) == []
+
+
+@pytest.mark.parametrize("options", [(), RETOKENISED])
+def test_tokens_that_ctc_is_unsure_of_are_masked(make, options):
+    """Each has the confidence of its frames, or of its word; those below the threshold stand as [MASK]."""
+    model = make("linguistic.mask_below=0.5", *options)
+    units, sizes = model.units, torch.tensor([7, 3])
+    spelt = units.tokenizer.encode("the dog")
+    chances = torch.full((2, 8, units.ctc_size), 1e-6)
+    for frame, id_ in enumerate(spelt):
+        chances[0, frame, id_] = 0.9 if frame < len(spelt) // 2 else 0.4
+    chances[1, :, 0] = 1.0
+    tokens, sure = units.recognised((chances / chances.sum(-1, keepdim=True)).log(), sizes)
+    assert tokens.lengths.tolist() == [2, 0]
+    assert units.vocab.decode(tokens.values[0].tolist()) == "the dog"
+    # Of "the dog" in letters the space belongs to the first word.
+    expected = [0.9**3 * 0.4, 0.4**3] if options else [0.9, 0.4]
+    torch.testing.assert_close(sure[0].exp().tolist(), expected, rtol=1e-3, atol=1e-4)
+    given = wavbert.inference_input(tokens, 10, model.config.linguistic.unsure(sure))
+    assert given.masked.tolist() == [[expected[0] < 0.5, True], [False, False]]
 
 
 def test_what_cannot_be_is_refused(make):
