@@ -39,9 +39,18 @@ finish() {
   echo "$(date '+%F %T') finished stages ${_ran_stages[*]} in $SECONDS s" >&2
 }
 
-# fetch_bert NAME FOLDER: what a BERT of the hub needs to be read here; an interrupted download goes on.
+# choose_bert: sets `bert_folder`: what --bert names when that is a folder or none, else where a BERT of the hub goes.
+choose_bert() {
+  bert_folder=${bert:?}
+  if [[ $bert == none || -d $bert ]]; then return; fi
+  [[ $bert =~ ^[[:alnum:]][[:alnum:]_.-]*(/[[:alnum:]_.-]+)?$ ]] || die "--bert: no folder $bert, and no name on a hub"
+  bert_folder=downloads/$bert
+}
+
+# fetch_bert: downloads what is read of a BERT of the hub; an interrupted download goes on.
 fetch_bert() {
-  hf download "$1" config.json tokenizer_config.json vocab.txt model.safetensors --local-dir "$2"
+  if [[ $bert_folder == "$bert" ]]; then return; fi
+  hf download "$bert" config.json tokenizer_config.json vocab.txt model.safetensors --local-dir "$bert_folder"
 }
 
 # ---- recipes that compare the systems of conf/systems.yaml --------------------------------------------------

@@ -154,7 +154,7 @@ def test_every_stage_in_miniature(tmp_path):
     assert "CER does not count spaces" in (recipe / "quick/RESULTS.md").read_text()
     assert soundfile.info(next((recipe / "quick/dump/test/audio").rglob("*.wav"))).samplerate == 16000
 
-    without = ["--corpus-dir", tmp_path / "aishell", "--bert", "", "--stage", "3", "--stop-stage", "3"]
+    without = ["--corpus-dir", tmp_path / "aishell", "--bert", "none", "--stage", "3", "--stop-stage", "3"]
     stages(recipe, *without)
     kind = json.loads((recipe / "quick/data/tokens/units/tokenizer.json").read_text())["kind"]
     assert kind == "char"

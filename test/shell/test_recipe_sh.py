@@ -241,6 +241,37 @@ def test_quick_runs_stay_in_a_folder_of_their_own(comparison, options, work):
     ]
 
 
+@pytest.mark.parametrize(
+    "bert, folder, fetched",
+    [
+        ("none", "none", ""),
+        ("here", "here", ""),
+        ("bert-base-chinese", "downloads/bert-base-chinese", "bert-base-chinese"),
+        ("some.one/a_bert", "downloads/some.one/a_bert", "some.one/a_bert"),
+        ("/no/where", None, ""),
+        ("../nowhere", None, ""),
+        ("a/b/c", None, ""),
+    ],
+)
+def test_a_bert_is_a_folder_or_a_name_on_the_hub(tmp_path, bert, folder, fetched):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "hf").write_text('#!/bin/sh\necho "$@" >fetched\n')
+    (tmp_path / "hf").chmod(0o755)
+    lines = ["set -euo pipefail", "bert=$1", f". {ROOT}/utils/recipe.sh", "choose_bert", "fetch_bert"]
+    done = subprocess.run(
+        ["bash", "-c", "\n".join([*lines, 'echo "$bert_folder"']), "run.sh", bert],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout.strip() or None, done.returncode) == (folder, 0 if folder else 2)
+    assert bool(folder) or "--bert: no folder" in done.stderr
+    command = (tmp_path / "fetched").read_text() if (tmp_path / "fetched").exists() else ""
+    files = "config.json tokenizer_config.json vocab.txt model.safetensors"
+    assert command == (f"download {fetched} {files} --local-dir {folder}\n" if fetched else "")
+
+
 def test_a_failing_stage_of_a_comparison_is_named(comparison):
     calls, done = comparison("--methods", "{bad}")
     assert done.returncode == 1 and len(calls) == 3

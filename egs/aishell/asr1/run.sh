@@ -2,7 +2,7 @@
 # AISHELL-1: 150 h of read Mandarin, recognised as the characters that a Chinese BERT reads.
 #   ./run.sh --checkpoint /path/to/wav2vec2                   everything; the corpus and BERT are downloaded
 #   ./run.sh --corpus-dir /path --bert /path/to/bert ...      no download
-#   ./run.sh --methods conformer --bert ''                    no checkpoint, no BERT: all characters of the text
+#   ./run.sh --methods conformer --bert none                    no checkpoint, no BERT: all characters of the text
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -12,7 +12,7 @@ list_stages=false            # print the stages and stop
 force=false                  # make again what is up to date
 quick=false                  # tiny models, few updates, in quick/: a check of the machinery on a corpus in miniature, no result
 corpus_dir=                  # holds data_aishell; empty downloads it into downloads/
-bert=bert-base-chinese       # whose pieces are recognised: a Hugging Face folder, or a name on its hub; empty for none
+bert="bert-base-chinese"     # whose pieces are recognised: a Hugging Face folder, or a name on its hub; none does without
 checkpoint=                  # of wav2vec 2.0: Hugging Face folder, fairseq .pt or torchaudio file (stage 4)
 methods=conformer,wav2vec2   # systems of conf/systems.yaml or patterns, between commas
 seeds=1                      # runs of each system
@@ -29,14 +29,13 @@ check_int stage stop_stage seeds order lanes processes jobs
 
 choose_systems .
 matrix+=(--cer-spaces false)  # the transcripts have none
-bert_folder=$bert
-[[ -z $bert || -d $bert ]] || bert_folder=downloads/$bert
+choose_bert
 units=(--kind char)
-[[ -z $bert ]] || units=(--kind wordpiece --vocab "$bert_folder")
+[[ $bert == none ]] || units=(--kind wordpiece --vocab "$bert_folder")
 
 if stage 0 "download"; then
   [[ -n $corpus_dir ]] || python local/download.py downloads
-  [[ $bert_folder == "$bert" ]] || fetch_bert "$bert" "$bert_folder"
+  fetch_bert
 fi
 
 if stage 1 "data preparation"; then
@@ -61,6 +60,7 @@ if stage 3 "tokens: characters as BERT cuts them; n-gram model of characters"; t
 fi
 
 if stage 4 "convert the checkpoint"; then
+  [[ -n $checkpoint || $methods == conformer ]] || die "--checkpoint: name a Hugging Face folder, fairseq .pt or torchaudio file"
   [[ -z $checkpoint ]] || convert_checkpoint
 fi
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # BABEL: telephone conversations in Vietnamese, Swahili or Tamil, from IARPA's full language packs (8 kHz).
 #   ./run.sh --corpus-dir /path/to/pack --language swahili --checkpoint /path/to/wav2vec2
-#   ./run.sh --corpus-dir /path/to/pack --language tamil --methods conformer --bert ''     no checkpoint, no BERT
+#   ./run.sh --corpus-dir /path/to/pack --language tamil --methods conformer --bert none     no checkpoint, no BERT
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -14,9 +14,9 @@ corpus_dir=                            # the language pack, with the folder conv
 language=swahili                       # vietnamese, swahili or tamil; all is made in a folder of that name
 dev_share=0.05                         # share of the training speech, by speakers, that becomes the dev set
 cer_space=keep                         # whether CER counts spaces: keep or drop
-bert=bert-base-multilingual-uncased    # whose pieces are recognised: a Hugging Face folder, or a name on its hub; empty for none
+bert="bert-base-multilingual-uncased"  # whose pieces are recognised: a Hugging Face folder, or a name on its hub; none does without
 checkpoint=                            # of wav2vec 2.0: Hugging Face folder, fairseq .pt or torchaudio file (stage 4)
-methods=conformer,wav2vec2*            # systems of conf/systems.yaml or patterns, between commas
+methods="conformer,wav2vec2*"          # systems of conf/systems.yaml or patterns, between commas
 seeds=1                                # runs of each system
 order=4                                # of the n-gram model of words
 lanes=1                                # systems trained or decoded at a time
@@ -34,11 +34,10 @@ check_int stage stop_stage seeds order lanes processes jobs
 choose_systems "$language"
 spaces=true; [[ $cer_space == keep ]] || spaces=false
 matrix+=(--cer-spaces "$spaces")
-bert_folder=$bert
-[[ -z $bert || -d $bert ]] || bert_folder=downloads/$bert
+choose_bert
 
 if stage 0 "download a BERT"; then
-  [[ $bert_folder == "$bert" ]] || fetch_bert "$bert" "$bert_folder"
+  fetch_bert
 fi
 
 if stage 1 "data preparation"; then
@@ -48,8 +47,7 @@ fi
 
 if stage 2 "validate, format audio (16 kHz), statistics of features"; then
   speechkit format --data "$work/data/train" --out "$work/dump/train" --jobs "$jobs" --force "$force"
-  speechkit features --data "$work/dump/train" --cmvn true --dump false --jobs "$jobs" --force "$force" \
-    high_freq=3800
+  speechkit features --data "$work/dump/train" --cmvn true --dump false --jobs "$jobs" --force "$force"
   for set in dev test; do
     speechkit format --data "$work/data/$set" --out "$work/dump/$set" --kind evaluation --jobs "$jobs" --force "$force"
   done
@@ -58,13 +56,14 @@ fi
 if stage 3 "tokens: letters, pieces of BERT; words, n-gram model of words"; then
   tokenizer=(speechkit tokenizer --text "$work/dump/train/text" --check "$work/data/dev/text" --force "$force")
   "${tokenizer[@]}" --kind char --out "$work/data/tokens/char"
-  [[ -z $bert ]] || "${tokenizer[@]}" --kind wordpiece --vocab "$bert_folder" --out "$work/data/tokens/bert"
+  [[ $bert == none ]] || "${tokenizer[@]}" --kind wordpiece --vocab "$bert_folder" --out "$work/data/tokens/bert"
   speechkit ngram train --text "$work/dump/train/text" --ids true --order "$order" --discount-fallback true \
     --out "$work/data/lm/ngram.arpa" --force "$force"
   cut -d ' ' -f 2- "$work/dump/train/text" | tr -s ' ' '\n' | grep . | LC_ALL=C sort -u >"$work/data/lm/words"
 fi
 
 if stage 4 "convert the checkpoint"; then
+  [[ -n $checkpoint || $methods == conformer ]] || die "--checkpoint: name a Hugging Face folder, fairseq .pt or torchaudio file"
   [[ -z $checkpoint ]] || convert_checkpoint
 fi
 
