@@ -1,0 +1,53 @@
+"""What systems of a speech encoder and a BERT are made of."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from speechkit.encoders import bert
+from speechkit.encoders.bert import Bert
+from speechkit.errors import InputError
+from speechkit.models.assets import Assets
+from speechkit.models.ctc import check_options
+from speechkit.models.inputs import build_encoder
+from speechkit.search.two_vocabularies import TwoVocabularies
+
+
+class Parts(NamedTuple):
+    """In the order in which the systems take them.
+
+    Attributes:
+        encoder: of speech.
+        bert: the linguistic encoder, with random weights.
+        units: which tokens of CTC are which of BERT.
+        input_dim: F of features, None for samples.
+        cmvn: normalises features, or `nn.Identity()`.
+    """
+
+    encoder: nn.Module
+    bert: Bert
+    units: TwoVocabularies
+    input_dim: int | None
+    cmvn: nn.Module
+
+
+def build_parts(config: Any, assets: Assets) -> Parts:
+    """Builds both sides.
+
+    Args:
+        config: a `speechkit.models.ctc.Config` with `bert` and `units`.
+        assets: with a tokenizer and a BERT.
+
+    Raises:
+        InputError: no tokenizer, no BERT, units that are not BERT's where they are to be shared, or what
+            `speechkit.models.ctc.build` refuses.
+    """
+    if assets.tokenizer is None or assets.bert is None:
+        what = "a BERT; name its folder in model.bert.folder" if assets.tokenizer else "--tokenizer"
+        raise InputError(f"model {config.name}: needs {what}")
+    encoder, cmvn, dim = build_encoder(config.encoder, config.input_dim, assets)
+    check_options(config, encoder)
+    units = TwoVocabularies(assets.tokenizer, assets.bert.vocab, shared=config.units == "shared")
+    return Parts(encoder, bert.build(config.bert, assets.bert), units, dim, cmvn)
