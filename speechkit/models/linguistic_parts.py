@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from speechkit.encoders import bert
-from speechkit.encoders.bert import Bert
+from speechkit.encoders.bert import Bert, BertAssets
 from speechkit.errors import InputError
+from speechkit.integrations.bert import make_assets, open_bert
 from speechkit.models.assets import Assets
 from speechkit.models.ctc import check_options
 from speechkit.models.inputs import build_encoder
 from speechkit.search.two_vocabularies import TwoVocabularies
+from speechkit.text.bert_vocab import BertVocab
+from speechkit.text.tokenizer import Tokenizer
 
 
 class Parts(NamedTuple):
@@ -31,6 +35,31 @@ class Parts(NamedTuple):
     units: TwoVocabularies
     input_dim: int | None
     cmvn: nn.Module
+
+
+def bert_assets(config: Any, texts: Sequence[str], tokenizer: Tokenizer | None) -> BertAssets:
+    """Architecture and linguistic vocabulary: the tokenizer's pieces where they are shared.
+
+    Args:
+        config: of a model with `bert` and `units`; names the BERT.
+        texts: training text, a sentence each, for a vocabulary of its own.
+        tokenizer: of CTC.
+
+    Raises:
+        InputError: no tokenizer or no BERT, or a tokenizer of other pieces than this BERT's.
+    """
+    if tokenizer is None:
+        raise InputError(f"model {config.name}: needs --tokenizer")
+    if config.units == "retokenised" or config.bert.folder is None:
+        return make_assets(config.bert, texts, tokenizer.normaliser)
+    vocab = BertVocab.from_tokenizer(tokenizer)
+    found = open_bert(config.bert.folder, config.bert.strip_accents)
+    if found.vocab != vocab.vocab:
+        raise InputError(
+            f"model.bert.folder={config.bert.folder}: the tokenizer is of another BERT; make it again with "
+            "`speechkit tokenizer --kind wordpiece --vocab` and this folder"
+        )
+    return BertAssets(found.config, vocab)
 
 
 def build_parts(config: Any, assets: Assets) -> Parts:
