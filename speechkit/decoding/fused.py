@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -20,7 +20,7 @@ class Config(confidence.Config):
     name: str = "fused"
     """The search's kind."""
     head: str = "ctc"
-    """A head that the model must have; the outputs that are compared are `ctc2` and `ce`."""
+    """A head that the model must have; the outputs that are compared are `ctc2` (or `hpos`) and `ce`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -31,7 +31,7 @@ class Config(confidence.Config):
 
 
 class Fused:
-    """Greedy readings of all outputs, the kept one first."""
+    """Greedy readings of all outputs, the kept one first; last, for comparison, that of the first CTC."""
 
     def __init__(self, config: Config, resources: Resources) -> None:
         if resources.lexicon_path or resources.lm_path:
@@ -47,12 +47,14 @@ class Fused:
     def __call__(self, heads: dict[str, tuple[Tensor, Tensor]]) -> list[list[Hypothesis]]:
         outputs = self.reader.outputs(heads)
         kept = self.reader.keeps_ce(outputs).tolist()
-        names = sorted(outputs)
+        names, before = list(outputs), self.reader.first(heads)
         found = []
         for i, ce in enumerate(kept):
-            first = self.reader.ce if ce else self.reader.ctc
-            order = [first, *(name for name in names if name != first)]
-            found.append([self._hypothesis(name, outputs[name], i) for name in order])
+            order = sorted(names, key=lambda name: (name == self.reader.ce) != ce)
+            nbest = [self._hypothesis(name, outputs[name], i) for name in order]
+            if before is not None:
+                nbest.append(replace(self._hypothesis("ctc", before, i), candidate=False))
+            found.append(nbest)
         return found
 
     def _hypothesis(self, name: str, output: Output, i: int) -> Hypothesis:

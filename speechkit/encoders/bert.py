@@ -184,11 +184,17 @@ class Bert(nn.Module):
                 x = between(number, x)
         return x.masked_fill(padding, 0)
 
-    def head(self, states: Tensor) -> Tensor:
-        """Logits `(..., V')` over linguistic ids of states `(..., D)`: BERT's own transform and decoder."""
+    def head(self, states: Tensor, sep: bool = False) -> Tensor:
+        """Logits `(..., V')` over linguistic ids of states `(..., D)`: BERT's own transform and decoder.
+
+        Args:
+            states: of the last block.
+            sep: give one more, that of [SEP], at the end.
+        """
         predictions = self.model.cls.predictions
-        rows = predictions.decoder.weight.index_select(0, self.bert_ids)
-        bias = predictions.decoder.bias.index_select(0, self.bert_ids)
+        ids = nn.functional.pad(self.bert_ids, (0, 1), value=self.sep_id) if sep else self.bert_ids
+        rows = predictions.decoder.weight.index_select(0, ids)
+        bias = predictions.decoder.bias.index_select(0, ids)
         return nn.functional.linear(predictions.transform(states), rows, bias)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:

@@ -24,10 +24,12 @@ class Attended(NamedTuple):
         embeddings: E', `(B, M, D)`, zeros at padding.
         pictures: nothing unless asked for; else `embedding.gate` `(B, M, D)` (or `(B, M, 1)`; absent without
             gates) and `embedding.attention` `(B, H, M, T)`.
+        gates: `embedding` -> its gates, packed, `(N, D)` or `(N, 1)`; none without gates.
     """
 
     embeddings: Tensor
     pictures: dict[str, Tensor]
+    gates: dict[str, Tensor]
 
 
 class EmbeddingAttention(nn.Module):
@@ -43,6 +45,9 @@ class EmbeddingAttention(nn.Module):
         dim: D of the embeddings.
         acoustic_dim: of H_A.
 
+    Attributes:
+        gated: sides that have a gate.
+
     Raises:
         InputError: the heads do not divide D.
     """
@@ -51,6 +56,7 @@ class EmbeddingAttention(nn.Module):
         super().__init__()
         self.block = SelfAttentionBlock(dim, config)
         self.read = GatedAttention(dim, acoustic_dim, config)
+        self.gated = [] if self.read.gate is None else ["embedding"]
         if config.init == "xavier":
             xavier_(self)
 
@@ -76,4 +82,5 @@ class EmbeddingAttention(nn.Module):
         heard = (frames.pack(acoustic), frames)
         out, gate = self.read(state, tokens, *heard)
         shown = self.read.pictures(state, tokens, *heard, gate) if inspect else {}
-        return Attended(tokens.unpack(out), {f"embedding.{what}": values for what, values in shown.items()})
+        pictures = {f"embedding.{what}": values for what, values in shown.items()}
+        return Attended(tokens.unpack(out), pictures, {} if gate is None else {"embedding": gate})

@@ -78,13 +78,22 @@ class EmbeddingReplacement(nn.Module):
         Returns:
             H_pos, `(B, max_len, D)`.
         """
-        batch, frames = len(lengths), Packing(lengths)
-        slots = Packing(torch.full_like(lengths, len(self.positions)))
-        x = self.positions.expand(batch, -1, -1).flatten(0, 1)
-        x, _ = self.read(x, slots, frames.pack(acoustic), frames)
+        x, slots, heard, frames = self._sides(acoustic, lengths)
+        x, _ = self.read(x, slots, heard, frames)
         for block in self.blocks:
             x = block(x, slots)
-        return self.norm(x).unflatten(0, (batch, -1))
+        return self.norm(x).unflatten(0, (len(lengths), -1))
+
+    def attention(self, acoustic: Tensor, lengths: Tensor) -> Tensor:
+        """`(B, H, max_len, T)`: where each position listens, for pictures."""
+        return self.read.attention.maps(*self._sides(acoustic, lengths))
+
+    def _sides(self, acoustic: Tensor, lengths: Tensor) -> tuple[Tensor, Packing, Tensor, Packing]:
+        """The queries of every utterance and the speech, both packed."""
+        frames = Packing(lengths)
+        slots = Packing(torch.full_like(lengths, len(self.positions)))
+        queries = self.positions.expand(len(lengths), -1, -1).flatten(0, 1)
+        return queries, slots, frames.pack(acoustic), frames
 
 
 def targets(ids: Tensor, lengths: Tensor, sep_id: int, max_len: int, ignore: int = -100) -> Tensor:

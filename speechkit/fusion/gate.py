@@ -32,3 +32,16 @@ class Gate(nn.Module):
         """
         logits = self.linear(torch.cat([context, state], dim=-1))
         return torch.sigmoid(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+
+
+def mean_gates(gates: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """The mean of each gate of a batch, times a count, to be watched beside the losses.
+
+    Args:
+        gates: side -> `(N, D)` packed gates.
+        count: that the value will be divided by.
+
+    Returns:
+        `gate_<side>` -> a scalar without gradient.
+    """
+    return {f"gate_{side}": gate.detach().mean() * count for side, gate in gates.items()}

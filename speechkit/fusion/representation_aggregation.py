@@ -29,11 +29,13 @@ class Aggregated(NamedTuple):
         pictures: nothing unless asked for; else of each branch `acoustic.gate` `(B, T, acoustic_dim)` (or
             `(B, T, 1)`; absent without gates) and `acoustic.attention` `(B, H, T, M)`, or `linguistic.gate`
             `(B, M, linguistic_dim)` and `linguistic.attention` `(B, H, M, T)`.
+        gates: side -> its gates, packed, `(N, D)` or `(N, 1)`; none without gates.
     """
 
     acoustic: Tensor | None
     linguistic: Tensor | None
     pictures: dict[str, Tensor]
+    gates: dict[str, Tensor]
 
 
 class Branch(nn.Module):
@@ -52,11 +54,11 @@ class Branch(nn.Module):
 
     def forward(
         self, x: Tensor, packing: Packing, memory: Tensor, memory_packing: Packing, inspect: bool
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """`(N, dim)` from `(N, dim)` and `(M, memory_dim)`, and pictures if asked for."""
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """`(N, dim)` from `(N, dim)` and `(M, memory_dim)`, the gate, and pictures if asked for."""
         state, gate = self.read(x, packing, memory, memory_packing)
         shown = self.read.pictures(x, packing, memory, memory_packing, gate) if inspect else {}
-        return self.feed_forward(state, packing), shown
+        return self.feed_forward(state, packing), gate, shown
 
 
 class RepresentationAggregation(nn.Module):
@@ -74,6 +76,9 @@ class RepresentationAggregation(nn.Module):
         acoustic_dim: of H_A.
         linguistic_dim: of H_L.
 
+    Attributes:
+        gated: sides that have a gate.
+
     Raises:
         InputError: the heads do not divide a dimension.
     """
@@ -85,6 +90,8 @@ class RepresentationAggregation(nn.Module):
             self.acoustic = Branch(acoustic_dim, linguistic_dim, config)
         if config.branches != "acoustic_guided":
             self.linguistic = Branch(linguistic_dim, acoustic_dim, config)
+        branches = {"acoustic": self.acoustic, "linguistic": self.linguistic}
+        self.gated = [side for side, branch in branches.items() if branch and branch.read.gate is not None]
         if config.init == "xavier":
             xavier_(self)
 
@@ -110,9 +117,11 @@ class RepresentationAggregation(nn.Module):
         sides = (("acoustic", self.acoustic, heard, known), ("linguistic", self.linguistic, known, heard))
         outputs: dict[str, Tensor] = {}
         pictures: dict[str, Tensor] = {}
+        gates: dict[str, Tensor] = {}
         for name, branch, own, other in sides:
             if branch is not None:
-                state, shown = branch(*own, *other, inspect)
+                state, gate, shown = branch(*own, *other, inspect)
                 outputs[name] = own[1].unpack(state)
                 pictures.update({f"{name}.{what}": values for what, values in shown.items()})
-        return Aggregated(outputs.get("acoustic"), outputs.get("linguistic"), pictures)
+                gates |= {name: gate} if gate is not None else {}
+        return Aggregated(outputs.get("acoustic"), outputs.get("linguistic"), pictures, gates)

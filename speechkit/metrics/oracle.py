@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from speechkit.errors import InputError
 from speechkit.metrics.alignment import align
 from speechkit.metrics.error_rate import Counts, count
+from speechkit.metrics.nbest import read_nbest
 
 
 def oracle(
@@ -29,7 +28,7 @@ def oracle(
     Raises:
         InputError: a line that is no N-best list.
     """
-    lists = _read(path) if path.is_file() else {}
+    lists = {name: _candidates(nbest) for name, nbest in read_nbest(path).items()} if path.is_file() else {}
     longest = max(map(len, lists.values()), default=0)
     if longest < 2:
         return None
@@ -47,15 +46,6 @@ def _errors(reference: str, hypothesis: str) -> int:
     return edit_distance(reference.split(), hypothesis.split())["total"]
 
 
-def _read(path: Path) -> dict[str, list[str]]:
-    """The texts of every utterance's list."""
-    lists = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), start=1):
-        try:
-            row = json.loads(line)
-            lists[row["utterance"]] = [hypothesis["text"] for hypothesis in row["nbest"]]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(
-                f"{path}:{number}: not an N-best list of speechkit decode; decode again"
-            ) from None
-    return lists
+def _candidates(nbest: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The texts that could have come first."""
+    return [hypothesis["text"] for hypothesis in nbest if hypothesis.get("candidate", True)]

@@ -9,25 +9,22 @@ In recognition BERT reads the greedy CTC hypothesis, once, and the surer of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit.data.batch import Batch
-from speechkit.encoders import bert
-from speechkit.encoders.bert import Bert, BertAssets
-from speechkit.errors import InputError
+from speechkit.encoders.bert import Bert
 from speechkit.fusion.conditional_mlm import NewHead
-from speechkit.fusion.embedding_attention import EmbeddingAttention
+from speechkit.fusion.embedding_attention import Attended, EmbeddingAttention
+from speechkit.fusion.gate import mean_gates
 from speechkit.fusion.representation_aggregation import Aggregated, RepresentationAggregation
-from speechkit.integrations.bert import make_assets, open_bert
 from speechkit.losses.ctc import ctc_loss
+from speechkit.losses.token_cross_entropy import token_cross_entropy
+from speechkit.metrics.look import Look
 from speechkit.models.assets import Assets
-from speechkit.models.ctc import CtcModel, check_options, log_softmax
-from speechkit.models.inputs import build_encoder
+from speechkit.models.ctc import CtcModel, log_softmax
 from speechkit.models.linguistic_input import (
     IGNORE,
     LinguisticInput,
@@ -35,13 +32,12 @@ from speechkit.models.linguistic_input import (
     text_input,
     training_input,
 )
+from speechkit.models.linguistic_parts import bert_assets, build_parts
 from speechkit.models.wavbert_config import Config
 from speechkit.search.fused_outputs import FusedOutputs
 from speechkit.search.two_vocabularies import TwoVocabularies
-from speechkit.text.bert_vocab import BertVocab
-from speechkit.text.tokenizer import Tokenizer
 
-__all__ = ["Config", "WavBert", "build"]
+__all__ = ["Config", "WavBert", "bert_assets", "build"]
 
 Heads = dict[str, tuple[Tensor, Tensor]]
 
@@ -52,11 +48,13 @@ class Fused(NamedTuple):
     Attributes:
         known: H_L, `(B, M, D)` with [CLS] and [SEP].
         both: what the aggregation made of H_A and H_L.
+        gates: side -> its gates, packed.
         pictures: gates and attention maps, where asked for.
     """
 
     known: Tensor
     both: Aggregated
+    gates: dict[str, Tensor]
     pictures: dict[str, Tensor]
 
 
@@ -65,7 +63,7 @@ class WavBert(CtcModel):
 
     Terms: `ctc`, `cmlm`, `ctc2`, `ce`, each a sum over the batch, divided by its utterances; for batches of
     text alone `text_cmlm` and `text_ce`, by sentences. Watched: `truth`, the share of utterances of which
-    BERT reads the truth.
+    BERT reads the truth, and the mean of each gate, such as `gate_acoustic`.
 
     Args:
         config: see `Config`.
@@ -100,6 +98,8 @@ class WavBert(CtcModel):
         if config.embedding_attention is not None:
             self.embedding_attention = EmbeddingAttention(config.embedding_attention, bert.dim, dim)
         self.aggregation = RepresentationAggregation(config.aggregation, dim, bert.dim)
+        modules = [self.embedding_attention, self.aggregation]
+        self.gate_names = [f"gate_{side}" for module in modules if module for side in module.gated]
         self._build_heads(dim)
         weights = {"ctc": config.weights.ctc, "cmlm": config.weights.cmlm}
         weights |= {"ctc2": config.weights.ctc2} if self.head2 is not None else {}
@@ -122,7 +122,7 @@ class WavBert(CtcModel):
         """Utterances, of every term that the batch has."""
         spoken = self.inputs[0] in batch
         names = [name for name in self.weights if name.startswith("text_") != spoken]
-        return dict.fromkeys([*names, "truth"] if spoken else names, len(batch))
+        return dict.fromkeys([*names, "truth", *self.gate_names] if spoken else names, len(batch))
 
     def loss(self, batch: Batch, update: int) -> dict[str, tuple[Tensor, int]]:
         """Each term as a sum and its normaliser; `update` counts from 0."""
@@ -150,7 +150,7 @@ class WavBert(CtcModel):
         if self.head2 is not None:
             second = log_softmax(self.head2(self.dropout(fused.both.acoustic)))
             values["ctc2"] = ctc_loss(second, lengths, tokens.values, tokens.lengths).sum()
-        return values | self._linguistic_loss(fused, given)
+        return values | mean_gates(fused.gates, len(batch)) | self._linguistic_loss(fused, given)
 
     def _text_loss(self, batch: Batch) -> dict[str, Tensor]:
         """Text alone: BERT and its side of the aggregation, with no frame to look at."""
@@ -170,12 +170,7 @@ class WavBert(CtcModel):
 
     def _cross_entropy(self, states: Tensor, targets: Tensor, logits: object) -> Tensor:
         """Summed over the positions that have a target; only these go through the output layer."""
-        targets = F.pad(targets, (1, 1), value=IGNORE).flatten()
-        places = (targets != IGNORE).nonzero().squeeze(1)
-        chosen = logits(states.flatten(0, 1).index_select(0, places))
-        with torch.autocast(chosen.device.type, enabled=False):
-            chosen = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
-            return F.cross_entropy(chosen, targets.index_select(0, places), reduction="sum")
+        return token_cross_entropy(states, F.pad(targets, (1, 1), value=IGNORE), logits)
 
     def _cmlm_logits(self, states: Tensor) -> Tensor:
         return self.bert.head(states) if self.cmlm_head is None else self.cmlm_head(states)
@@ -206,13 +201,12 @@ class WavBert(CtcModel):
 
     def _fuse(self, heard: Tensor, lengths: Tensor, given: LinguisticInput, inspect: bool = False) -> Fused:
         ids, sizes = given.bert_ids(self.bert.bert_ids, self.units.vocab)
-        embeddings, pictures = self.bert.embed(ids), {}
+        attended = Attended(self.bert.embed(ids), {}, {})
         if self.embedding_attention is not None:
-            embeddings, shown = self.embedding_attention(embeddings, sizes, heard, lengths, inspect)
-            pictures.update(shown)
-        known = self.bert.layers(embeddings, sizes)
+            attended = self.embedding_attention(attended.embeddings, sizes, heard, lengths, inspect)
+        known = self.bert.layers(attended.embeddings, sizes)
         both = self.aggregation(heard, lengths, known, sizes, inspect)
-        return Fused(known, both, {**pictures, **both.pictures})
+        return Fused(known, both, attended.gates | both.gates, attended.pictures | both.pictures)
 
     # ---- recognition ------------------------------------------------------------------------------------
 
@@ -222,9 +216,7 @@ class WavBert(CtcModel):
         `ce` is `(B, M, V')` log-probabilities over linguistic ids, without [CLS] and [SEP].
         """
         heard, first, lengths = self._hear(batch)
-        tokens, sure = self.units.recognised(first, lengths)
-        unsure = self.config.linguistic.unsure(sure)
-        given = inference_input(tokens, self.bert.positions - 2, unsure).to(first.device)
+        given = self._recognised(first, lengths)
         heads: Heads = {"ctc": (first, lengths)}
         for _ in range(self.config.refine):
             fused = self.fuse(heard, lengths, given)
@@ -236,49 +228,31 @@ class WavBert(CtcModel):
             heads["ctc2"] = (log_softmax(self.head2(fused.both.acoustic)), lengths)
         return heads
 
+    def _recognised(self, first: Tensor, lengths: Tensor) -> LinguisticInput:
+        """What BERT reads where nobody knows the truth."""
+        tokens, sure = self.units.recognised(first, lengths)
+        unsure = self.config.linguistic.unsure(sure)
+        return inference_input(tokens, self.bert.positions - 2, unsure).to(first.device)
+
+    def look(self, batch: Batch) -> Look:
+        """What happens in a batch of one utterance; the tokens are those that BERT reads, the first time."""
+        heard, first, lengths = self._hear(batch)
+        given = self._recognised(first, lengths)
+        shown = given.all_masked() if self.config.reads == "masks" else given
+        ids, _ = shown.bert_ids(self.bert.bert_ids, self.units.vocab)
+        look = Look([self.units.vocab.vocab[id_] for id_ in ids[0].tolist()], int(lengths))
+        look.add_pictures(self.fuse(heard, lengths, given, inspect=True).pictures)
+        return look
+
     def recognise(self, heads: Heads) -> dict[str, list[str]]:
         """The text that is kept, as `""`, and that of each output under its name."""
         return self.reader(heads)
-
-
-def bert_assets(config: Config, texts: Sequence[str], tokenizer: Tokenizer | None) -> BertAssets:
-    """Architecture and linguistic vocabulary: the tokenizer's pieces where they are shared.
-
-    Args:
-        config: names the BERT.
-        texts: training text, a sentence each, for a vocabulary of its own.
-        tokenizer: of CTC.
-
-    Raises:
-        InputError: no tokenizer or no BERT, or a tokenizer of other pieces than this BERT's.
-    """
-    if tokenizer is None:
-        raise InputError("model wavbert: needs --tokenizer")
-    if config.units == "retokenised" or config.bert.folder is None:
-        return make_assets(config.bert, texts, tokenizer.normaliser)
-    found, vocab = (
-        open_bert(config.bert.folder, config.bert.strip_accents),
-        BertVocab.from_tokenizer(tokenizer),
-    )
-    if found.vocab != vocab.vocab:
-        raise InputError(
-            f"model.bert.folder={config.bert.folder}: the tokenizer is of another BERT; make it again with "
-            "`speechkit tokenizer --kind wordpiece --vocab` and this folder"
-        )
-    return BertAssets(found.config, vocab)
 
 
 def build(config: Config, assets: Assets) -> WavBert:
     """The model, with random weights; those of BERT are put in when a training starts.
 
     Raises:
-        InputError: no tokenizer, no BERT, units that are not BERT's where they are to be shared, or what
-            `speechkit.models.ctc.build` refuses.
+        InputError: what `build_parts` refuses.
     """
-    if assets.tokenizer is None or assets.bert is None:
-        what = "a BERT; name its folder in model.bert.folder" if assets.tokenizer else "--tokenizer"
-        raise InputError(f"model wavbert: needs {what}")
-    encoder, cmvn, dim = build_encoder(config.encoder, config.input_dim, assets)
-    check_options(config, encoder)
-    units = TwoVocabularies(assets.tokenizer, assets.bert.vocab, shared=config.units == "shared")
-    return WavBert(config, encoder, bert.build(config.bert, assets.bert), units, dim, cmvn)
+    return WavBert(config, *build_parts(config, assets))

@@ -33,6 +33,8 @@ class Output:
 class FusedOutputs:
     """Reads the heads of a system that recognises by CTC and by cross entropy.
 
+    In place of the second CTC an acoustic side may answer by position, as a head `hpos`.
+
     Args:
         config: how one is chosen.
         units: the two vocabularies.
@@ -46,13 +48,13 @@ class FusedOutputs:
         self.config, self.units, self.ctc, self.ce = config, units, ctc, ce
 
     def outputs(self, heads: Heads) -> dict[str, Output]:
-        """What each of the two says; only those that there are."""
-        found = {}
-        if self.ctc in heads:
-            found[self.ctc] = self._by_ctc(*heads[self.ctc])
-        if self.ce in heads:
-            found[self.ce] = self._by_ce(*heads[self.ce])
-        return found
+        """What each of the two says; only those that there are, the acoustic side first."""
+        readers = {self.ctc: self._by_ctc, "hpos": self._by_ce, self.ce: self._by_ce}
+        return {name: read(*heads[name]) for name, read in readers.items() if name in heads}
+
+    def first(self, heads: Heads) -> Output | None:
+        """What the first CTC says, to be compared with; None where there is but one."""
+        return self._by_ctc(*heads["ctc"]) if "ctc" in heads and self.ctc != "ctc" else None
 
     def keeps_ce(self, outputs: dict[str, Output], errors: dict[str, Tensor] | None = None) -> Tensor:
         """`(B,)` bool, where the cross entropy is believed.
@@ -61,12 +63,11 @@ class FusedOutputs:
             outputs: from `outputs`; with one of them missing the other is kept.
             errors: of each output `(B,)`, for `select: oracle`.
         """
+        acoustic = next(iter(outputs))
         if len(outputs) == 1:
-            only = next(iter(outputs))
-            size = len(outputs[only].texts)
-            return torch.full((size,), only == self.ce)
-        ctc, ce = outputs[self.ctc].confidences, outputs[self.ce].confidences
-        wrong = (errors[self.ctc], errors[self.ce]) if errors else (None, None)
+            return torch.full((len(outputs[acoustic].texts),), acoustic == self.ce)
+        ctc, ce = outputs[acoustic].confidences, outputs[self.ce].confidences
+        wrong = (errors[acoustic], errors[self.ce]) if errors else (None, None)
         return confidence.prefers_ce(self.config, ctc, ce, *wrong).cpu()
 
     def __call__(self, heads: Heads) -> dict[str, list[str]]:
@@ -76,7 +77,7 @@ class FusedOutputs:
         if "ctc" in heads and self.ctc != "ctc":
             texts["ctc"] = [self._decode(ids) for ids in self._greedy(*heads["ctc"])]
         kept = self.keeps_ce(outputs).tolist()
-        pairs = zip(kept, texts.get(self.ctc, kept), texts.get(self.ce, kept))
+        pairs = zip(kept, outputs[next(iter(outputs))].texts, texts.get(self.ce, kept))
         return {"": [known if ce else heard for ce, heard, known in pairs], **texts}
 
     def _greedy(self, log_probs: Tensor, lengths: Tensor) -> list[list[int]]:

@@ -22,6 +22,7 @@ class Hypothesis:
         spans: frames of each token, when asked for.
         pll: pseudo-log-likelihood of the text under a BERT, when rescored.
         source: the output that it is from, of a model that has several.
+        candidate: False for a reading that stands in the list to be compared with, and could not be kept.
     """
 
     tokens: list[int]
@@ -33,3 +34,4 @@ class Hypothesis:
     spans: list[Span] = field(default_factory=list)
     pll: float | None = None
     source: str = ""
+    candidate: bool = True

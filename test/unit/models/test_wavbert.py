@@ -118,8 +118,9 @@ def test_terms_are_the_counted_ones_and_finite(make, options):
         losses = model.loss(batch, 15)
         assert {name: count for name, (_, count) in losses.items()} == model.counts(batch)
         assert all(torch.isfinite(value) for value, _ in losses.values())
-        assert set(losses) - {"truth"} <= set(model.weights)
-    assert set(model.counts(make_batch(model))) == {"ctc", "cmlm", "ctc2", "ce", "truth"}
+        watched = {"truth", "gate_embedding", "gate_acoustic", "gate_linguistic"}
+        assert set(losses) - watched <= set(model.weights)
+    assert set(model.counts(make_batch(model))) == {"ctc", "cmlm", "ctc2", "ce", *watched}
     assert set(model.counts(make_batch(model, speech=False))) == {"text_cmlm", "text_ce"}
 
 
