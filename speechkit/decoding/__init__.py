@@ -10,6 +10,7 @@ SEARCHES = {
     "ctc_greedy": "speechkit.decoding.ctc_greedy",
     "ctc_beam": "speechkit.decoding.ctc_beam",
     "fused": "speechkit.decoding.fused",
+    "mask_predict": "speechkit.decoding.mask_predict",
     "rescore": "speechkit.decoding.rescore",
 }
 """Search name -> module with `Config` and `build(config, resources) -> Searcher`."""

@@ -99,10 +99,14 @@ class CtcModel(nn.Module):
 
     def encode(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         """`{"ctc": (log_probs (B, T, V) fp32, lengths (B,))}`; augmented in training only."""
+        frames, lengths = self.hear(batch)
+        return {"ctc": (log_softmax(self.head(self.dropout(frames))), lengths)}
+
+    def hear(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The frames `(B, T, D)` that output layers read, and `(B,)` how many."""
         output = self.encode_frames(batch)
         states = output.hidden_states if self.layer is not None else None
-        frames = output.frames if states is None else states[self.layer]
-        return {"ctc": (log_softmax(self.head(self.dropout(frames))), output.lengths)}
+        return output.frames if states is None else states[self.layer], output.lengths
 
     def encode_frames(self, batch: Batch) -> EncoderOutput:
         """Normalisation, SpecAugment and masks in training, and the encoder."""

@@ -1,0 +1,206 @@
+"""Adapter-BERT: BERT fills in masks while adapters in its blocks read the speech (AB-Net: Guo et al., 2020).
+
+    speech -> encoder -> H_A -> CTC, which also tells how many tokens there are
+    noisy truth -> BERT with adapters that read H_A -> BERT's own head -> conditional MLM
+
+In recognition all tokens begin as [MASK] and are predicted in several passes (`search/mask_predict.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechkit.data.batch import Batch
+from speechkit.encoders.bert import Bert
+from speechkit.errors import InputError
+from speechkit.fusion.adapter_bert import BertAdapters
+from speechkit.fusion.length_predictor import LengthPredictor
+from speechkit.losses.ctc import ctc_loss
+from speechkit.losses.token_cross_entropy import IGNORE, token_cross_entropy
+from speechkit.models import linguistic_input
+from speechkit.models.adapter_bert_config import Config
+from speechkit.models.assets import Assets
+from speechkit.models.ctc import CtcModel, log_softmax
+from speechkit.models.linguistic_input import LinguisticInput, text_input
+from speechkit.models.linguistic_parts import bert_assets, build_parts
+from speechkit.search import mask_predict
+from speechkit.search.greedy import ctc_greedy
+from speechkit.search.mask_predict import Filled, Predict, length_candidates
+from speechkit.search.two_vocabularies import TwoVocabularies
+
+__all__ = ["AdapterBert", "Config", "bert_assets", "build"]
+
+Heads = dict[str, tuple[Tensor, Tensor]]
+
+
+class AdapterBert(CtcModel):
+    """A BERT that reads speech inside its blocks, and a CTC output beside it.
+
+    Terms: `ctc`; `cmlm`, the cross entropy of the hidden tokens; `length`, where lengths are predicted. All
+    are divided by utterances, or with `normaliser: tokens` by CTC's tokens, the hidden tokens and utterances.
+
+    Args:
+        config: see `Config`.
+        encoder: of speech.
+        bert: the linguistic encoder.
+        units: which tokens of CTC are which of BERT.
+        input_dim: F of features, None for samples.
+        cmvn: normalises features, or `nn.Identity()`.
+
+    Raises:
+        InputError: the adapters' heads do not divide BERT's width.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        encoder: nn.Module,
+        bert: Bert,
+        units: TwoVocabularies,
+        input_dim: int | None,
+        cmvn: nn.Module,
+    ) -> None:
+        super().__init__(config, encoder, units.ctc_size, input_dim, cmvn)
+        self.requires = (*self.requires, "bert_tokens")
+        self.config, self.bert, self.units = config, bert, units
+        self.outputs = ("", "ctc")
+        self.longest = bert.positions - 2
+        dim, heads = encoder.output_dim, config.adapters.heads
+        self.adapters = BertAdapters(config.adapters, len(bert.layer_modules), bert.dim, dim)
+        self.weights, self.length_predictor = asdict(config.weights), None
+        if config.length == "predict":
+            self.length_predictor = LengthPredictor(dim, bert.dim, heads, self.longest)
+        else:
+            del self.weights["length"]
+        if config.freeze_bert:
+            bert.requires_grad_(False)
+
+    # ---- what is minimised ------------------------------------------------------------------------------
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """The normaliser of each term."""
+        counts = dict.fromkeys(self.weights, len(batch))
+        if self.normaliser == "tokens":
+            counts["ctc"] = int(batch["tokens"].lengths.sum())
+            counts["cmlm"] = int((self._hidden(batch).cmlm != IGNORE).sum())
+        return counts
+
+    def loss(self, batch: Batch, update: int) -> dict[str, tuple[Tensor, int]]:
+        """Each term as a sum and its normaliser; `update` counts from 0."""
+        frames, first, lengths = self._hear(batch)
+        tokens, given = batch["tokens"], self._hidden(batch)
+        values = {"ctc": ctc_loss(first, lengths, tokens.values, tokens.lengths).sum()}
+        ids, sizes = given.bert_ids(self.bert.bert_ids, self.units.vocab)
+        heard = self.adapters.hear(frames, lengths)
+        known = self.adapters(self.bert, self.bert.embed(ids), sizes, heard)[:, 1:-1]
+        smoothing = self.config.label_smoothing
+        values["cmlm"] = token_cross_entropy(known, given.cmlm, self.bert.head, smoothing)
+        if self.length_predictor is not None:
+            said = log_softmax(self.length_predictor(frames, lengths))
+            values["length"] = F.nll_loss(said, given.lengths, reduction="sum")
+        return {name: (values[name], count) for name, count in self.counts(batch).items()}
+
+    def _hidden(self, batch: Batch) -> LinguisticInput:
+        """The truth with noise."""
+        config = linguistic_input.Config(noise=self.config.noise)
+        return text_input(config, batch["bert_tokens"], batch.keys, len(self.units.vocab))
+
+    # ---- recognition ------------------------------------------------------------------------------------
+
+    def _hear(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """H_A, log-probabilities of CTC, and frames."""
+        frames, lengths = self.hear(batch)
+        return frames, log_softmax(self.head(self.dropout(frames))), lengths
+
+    def encode(self, batch: Batch) -> Heads:
+        """What masks are filled in from: `ctc`, `(B, T, V)`, and `acoustic`, H_A `(B, T, D)`.
+
+        With `length: predict` also `length`, `(B, 1, N + 1)` log-probabilities of 0 ... N tokens; with
+        `length: oracle`, where the batch has it, `reference`, `(B, M, 1)` and its lengths.
+        """
+        frames, first, lengths = self._hear(batch)
+        acoustic = frames.to(torch.promote_types(frames.dtype, torch.float32))  # autocast is over by then
+        heads: Heads = {"ctc": (first, lengths), "acoustic": (acoustic, lengths)}
+        if self.length_predictor is not None:
+            said = log_softmax(self.length_predictor(frames, lengths))
+            heads["length"] = (said[:, None], torch.ones_like(lengths))
+        if self.config.length == "oracle" and "bert_tokens" in batch:
+            reference = batch["bert_tokens"]
+            heads["reference"] = (reference.values[..., None], reference.lengths)
+        return heads
+
+    def expected(self, heads: Heads) -> Tensor:
+        """`(B,)` how many tokens each utterance is thought to have.
+
+        Raises:
+            InputError: they are to be taken from references, and there are none.
+        """
+        log_probs, lengths = heads["ctc"]
+        if self.config.length == "predict":
+            return heads["length"][0][:, 0].argmax(-1)
+        if self.config.length == "ctc":
+            rows = ctc_greedy(log_probs, lengths, self.units.tokenizer.blank)
+            return torch.tensor([len(self.units.linguistic(ids)) for ids in rows]).to(lengths.device)
+        if "reference" not in heads:
+            raise InputError(
+                "model.length=oracle: takes lengths from the references, and decoding has none; the error "
+                "rate in metrics.jsonl is the bound"
+            )
+        return heads["reference"][1]
+
+    def predictor(self, heads: Heads, copies: int = 1) -> Predict:
+        """What `mask_predict` asks; the speech is read once, however many passes follow.
+
+        Args:
+            heads: from `encode`.
+            copies: rows of text for each utterance.
+
+        Returns:
+            A function of `(R, M)` linguistic ids, V' for [MASK] and V' + 1 for [PAD], and `(R,)` lengths, to
+            `(R, M, V')` log-probabilities.
+        """
+        heard, mask = self.adapters.hear(*heads["acoustic"], copies), len(self.units.vocab)
+
+        def predict(ids: Tensor, lengths: Tensor) -> Tensor:
+            whole, sizes = self.bert.sequences(ids.masked_fill(ids >= mask, 0), lengths)
+            whole = whole.masked_fill(F.pad(ids == mask, (1, 1)), self.bert.mask_id)
+            known = self.adapters(self.bert, self.bert.embed(whole), sizes, heard)
+            return log_softmax(self.bert.head(known[:, 1:-1]))
+
+        return predict
+
+    @torch.no_grad()
+    def fill(self, heads: Heads, config: mask_predict.Config) -> list[Filled]:
+        """The best answer for each utterance, in linguistic ids.
+
+        Args:
+            heads: from `encode`.
+            config: how many passes, and which lengths are tried.
+
+        Raises:
+            InputError: see `expected`.
+        """
+        lengths = length_candidates(self.expected(heads), config.length_beam, self.longest)
+        mask = len(self.units.vocab)
+        predict = self.predictor(heads, config.length_beam)
+        return mask_predict.mask_predict(predict, lengths, config, mask, mask + 1)
+
+    def recognise(self, heads: Heads) -> dict[str, list[str]]:
+        """The text that was filled in, as `""`, and that of CTC."""
+        filled = [self.units.vocab.decode(answer.tokens) for answer in self.fill(heads, self.config.filling)]
+        tokenizer = self.units.tokenizer
+        heard = [tokenizer.decode(ids) for ids in ctc_greedy(*heads["ctc"], tokenizer.blank)]
+        return {"": filled, "ctc": heard}
+
+
+def build(config: Config, assets: Assets) -> AdapterBert:
+    """The model, with random weights; those of BERT are put in when a training starts.
+
+    Raises:
+        InputError: what `build_parts` refuses, or heads that do not divide BERT's width.
+    """
+    return AdapterBert(config, *build_parts(config, assets))
