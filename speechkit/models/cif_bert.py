@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from speechkit.data.batch import Batch
 from speechkit.encoders.bert import Bert
 from speechkit.fusion import confidence
-from speechkit.fusion.cif import Cif, CifOutput, quantity_loss
+from speechkit.fusion.cif import Cif, CifOutput, quantity_loss, scale, token_counts
 from speechkit.fusion.gold_rate import GoldRate, mix
 from speechkit.fusion.head_copy import HeadCopy
 from speechkit.layers.masks import padding_mask
 from speechkit.losses.ctc import ctc_loss
 from speechkit.losses.token_cross_entropy import IGNORE, token_cross_entropy
+from speechkit.metrics.look import Look
 from speechkit.models.assets import Assets
 from speechkit.models.cif_bert_config import Config
 from speechkit.models.ctc import CtcModel, log_softmax
@@ -170,13 +171,23 @@ class CifBert(CtcModel):
     def encode(self, batch: Batch) -> Heads:
         """`ctc`, `(B, T, V)`, and `ce`, `(B, U, V')` log-probabilities over linguistic ids."""
         first, lengths, fired = self._listen(batch)
+        return {"ctc": (first, lengths), "ce": (self._answers(fired), fired.counts)}
+
+    def _answers(self, fired: CifOutput) -> Tensor:
         acoustic = self.acoustic_head(fired.vectors)
         known = self.read(fired, *self.gold.sure(log_softmax(acoustic)))
-        return {"ctc": (first, lengths), "ce": (log_softmax(self._mixed(acoustic, known)), fired.counts)}
+        return log_softmax(self._mixed(acoustic, known))
 
     def recognise(self, heads: Heads) -> dict[str, list[str]]:
         """The text of the cross entropy, as `""` and `ce`, and that of CTC."""
         return self.reader(heads)
+
+    def look(self, batch: Batch) -> Look:
+        """What fires in a batch of one utterance; the tokens are those that are recognised."""
+        _, lengths, fired = self._listen(batch)
+        said = self._answers(fired)[0].argmax(-1).tolist() if fired.counts[0] else []
+        alpha = scale(fired.alpha, lengths, token_counts(fired.alpha, lengths))
+        return Look(self.units.vocab.pieces(said), int(lengths), alpha=alpha[0].float().cpu())
 
 
 def build(config: Config, assets: Assets) -> CifBert:
