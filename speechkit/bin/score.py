@@ -52,7 +52,9 @@ def _score(folder: Path, args: argparse.Namespace) -> None:
     if stamp.fresh():
         print((folder / "wer").read_text(encoding="utf-8"), end="")
         return
+    from speechkit.files import write_text
     from speechkit.metrics.error_rate import score
+    from speechkit.metrics.fused import read_fusion
     from speechkit.metrics.oracle import oracle
     from speechkit.metrics.result import build_result, count_scorings, kaldi_lines, write_result
 
@@ -71,6 +73,10 @@ def _score(folder: Path, args: argparse.Namespace) -> None:
     }
     result = build_result(decode, scores, args.unit, scored)
     result["oracle"] = oracle(folder / "nbest.jsonl", references, hypotheses, normaliser)
+    fusion = read_fusion(folder / "nbest.jsonl", references, normaliser, tags)
+    if fusion is not None:
+        result["fusion"] = fusion.record()
+        write_text(folder / "fusion.tsv", fusion.table())
     log = args.scorings or decode.exp / "test_scorings.jsonl"
     result["scored_times"] = count_scorings(log, result)
     write_result(folder, result, scores)

@@ -10,6 +10,7 @@ from typing import Any
 
 from speechkit.errors import InputError
 from speechkit.metrics import markdown
+from speechkit.metrics.fused_section import fused_section
 from speechkit.metrics.groups import Row, mean_sd
 from speechkit.metrics.markdown import each, escape
 from speechkit.metrics.set_section import About, set_section, verdict
@@ -91,6 +92,8 @@ def render(contents: Contents) -> str:
     parts = [START]
     for (name, metric), rows in _by_set(contents).items():
         parts += [f"## Set {escape(name)}", set_section(name, metric, rows, contents)]
+        if fused := fused_section(rows):
+            parts += [f"### What the fusion does on {escape(name)}", fused]
     if contents.points:
         parts += ["## Over labelled speech", _points_section(contents.points)]
     for title, table in contents.tables.items():

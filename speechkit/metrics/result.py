@@ -17,6 +17,7 @@ from speechkit.metrics.alignment import shown
 from speechkit.metrics.decode_folder import DecodeFolder
 from speechkit.metrics.environment import environment
 from speechkit.metrics.error_rate import Counts, UtteranceScore, add_classes, by_speaker, confusions, total
+from speechkit.metrics.fused import fusion_line
 from speechkit.metrics.significance import Interval, Utterances, interval
 
 NAMES = {"word": "WER", "phone": "PER"}
@@ -198,7 +199,7 @@ def _speakers_table(result: dict[str, Any]) -> str:
 def kaldi_lines(result: dict[str, Any]) -> list[str]:
     """`%WER x [ e / n, i ins, d del, s sub ]`, `%SER x [ e / n ]`, and what else was counted.
 
-    That is `%CER ...` and, of N-best lists, `%ORACLE x [ e / n, ... ] of N`.
+    That is `%CER ...` and, of N-best lists, `%ORACLE x [ e / n, ... ] of N` and `%FUSION ...`.
     """
     lines = [f"%{result['metric']} {Counts.from_dict(result['counts']).line()}"]
     sentences = result["sentences"]
@@ -209,6 +210,8 @@ def kaldi_lines(result: dict[str, Any]) -> list[str]:
     if result.get("oracle"):
         best = result["oracle"]
         lines.append(f"%ORACLE {Counts.from_dict(best['counts']).line()} of {best['nbest']}")
+    if "fusion" in result:
+        lines.append(fusion_line(result["fusion"]))
     return lines
 
 
