@@ -1,4 +1,4 @@
-"""`speechkit picture curves|mask`: what a pre-training run does, and what it hides from the network."""
+"""`speechkit picture curves|mask|fusion`: how a run went, what it masks, what speech and BERT exchange."""
 
 from __future__ import annotations
 
@@ -9,16 +9,24 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the actions."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="curves|mask")
-    curves = actions.add_parser("curves", help="perplexities, accuracies and losses", allow_abbrev=False)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="curves|mask|fusion")
+    curves = actions.add_parser(
+        "curves", help="perplexities, accuracies, gates and losses", allow_abbrev=False
+    )
     curves.add_argument("--exp", type=Path, required=True, help="folder of a run, with metrics.jsonl")
     curves.add_argument("--out", type=Path, help="PNG to write (pretraining.png in that folder)")
     mask = actions.add_parser("mask", help="masked frames over a spectrogram", allow_abbrev=False)
-    mask.add_argument("--model", type=Path, required=True, help="checkpoint or folder of a pre-training run")
-    mask.add_argument("--data", type=Path, required=True, help="data directory made by speechkit format")
-    mask.add_argument("--utterance", help="which one (the first)")
     mask.add_argument("--seed", type=int, default=0, help="of the draw (%(default)s)")
-    mask.add_argument("--out", type=Path, required=True, help="PNG to write")
+    fusion = actions.add_parser(
+        "fusion", help="gates, attention and firing of a system with BERT", allow_abbrev=False
+    )
+    for action, trained in ((mask, "pre-training run"), (fusion, "run of a system with BERT")):
+        action.add_argument("--model", type=Path, required=True, help=f"checkpoint or folder of a {trained}")
+        action.add_argument(
+            "--data", type=Path, required=True, help="data directory made by speechkit format"
+        )
+        action.add_argument("--utterance", help="which one (the first)")
+        action.add_argument("--out", type=Path, required=True, help="PNG to write")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -30,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
         draw_pretraining(args.exp / "metrics.jsonl", path)
     else:
         path = args.out
-        _mask(args)
+        (_mask if args.action == "mask" else _fusion)(args)
     print(f"speechkit picture: {path}", file=sys.stderr)
 
 
@@ -51,3 +59,27 @@ def _mask(args: argparse.Namespace) -> None:
     mask = span_mask(lengths, config, torch.tensor([args.seed]))[0].numpy()
     rate, offset = encoder.rate / encoder.shift, encoder.middle / encoder.rate
     draw_mask(waveform, mask, rate, offset, name, args.out)
+
+
+def _fusion(args: argparse.Namespace) -> None:
+    import torch
+
+    from speechkit.data.audio import resample
+    from speechkit.decoding.encoder_features import FrozenEncoder
+    from speechkit.decoding.recognizer import Recognizer
+    from speechkit.errors import InputError
+    from speechkit.metrics.plots_frames import read_utterance
+    from speechkit.metrics.plots_fusion import Clock, draw_look
+
+    recognizer, encoder = Recognizer.load(args.model), FrozenEncoder(args.model)
+    if not hasattr(recognizer.model, "look"):
+        kind = recognizer.run.model.name
+        raise InputError(
+            f"{args.model}: a model of kind {kind} has nothing between speech and a BERT to draw"
+        )
+    name, waveform = read_utterance(args.data, args.utterance)
+    samples = waveform if encoder.rate == 16000 else resample(waveform, 16000, encoder.rate)
+    with torch.no_grad():
+        look = recognizer.model.look(recognizer.batch([samples], [name]).to(recognizer.device))
+    clock = Clock(encoder.rate / encoder.shift, encoder.middle / encoder.rate)
+    draw_look(waveform, look, clock, name, args.out)

@@ -19,7 +19,7 @@ VERBS = {
     "convert": "read encoders of Hugging Face, fairseq and torchaudio, and write them back",
     "average": "average checkpoints",
     "probe": "train a linear classifier on every block of an encoder: phones or other frame labels",
-    "picture": "draw the curves of a pre-training run, or the frames that it masks",
+    "picture": "draw the curves of a run, masked frames, or gates and attention of a system with BERT",
     "decode": "recognise a data directory",
     "score": "compare hypotheses with references: WER, CER, PER, intervals",
     "compare": "paired significance test between two decodes",

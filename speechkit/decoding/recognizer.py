@@ -178,11 +178,15 @@ class Recognizer:
         texts = [""] * len(waveforms)
         order = sorted(range(len(waveforms)), key=lambda i: len(waveforms[i]))
         for group in self._groups(order, waveforms):
-            rows = [self._fields(waveforms[i], str(audio[i])[:200]) for i in group]
-            batch = collate([str(i) for i in group], [0] * len(group), rows)
+            batch = self.batch([waveforms[i] for i in group], [str(audio[i])[:200] for i in group])
             for i, nbest in zip(group, self.search(self.encode(batch))):
                 texts[i] = self.searcher.text(nbest[0]) if nbest else ""
         return texts
+
+    def batch(self, waveforms: Sequence[np.ndarray], names: Sequence[str]) -> Batch:
+        """What the model reads of `(S_i,)` waveforms at its rate; BadSample, with the name, if too short."""
+        rows = [self._fields(*pair) for pair in zip(waveforms, names)]
+        return collate(list(names), [0] * len(rows), rows)
 
     def _waveform(self, item: str | Path | np.ndarray, rate: int | None, channel: int | None) -> np.ndarray:
         if isinstance(item, np.ndarray):

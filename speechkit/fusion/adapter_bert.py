@@ -102,7 +102,9 @@ class BertAdapters(nn.Module):
         rows = (packing.unpack(tensor).repeat_interleave(copies, 0) for tensor in keys_values)
         return Heard([copied.pack(tensor) for tensor in rows], copied)
 
-    def forward(self, bert: Bert, x: Tensor, lengths: Tensor, heard: Heard) -> Tensor:
+    def forward(
+        self, bert: Bert, x: Tensor, lengths: Tensor, heard: Heard, maps: list[Tensor] | None = None
+    ) -> Tensor:
         """BERT's blocks with the adapters between them.
 
         Args:
@@ -110,6 +112,7 @@ class BertAdapters(nn.Module):
             x: `(R, M, D)` from `bert.embed`.
             lengths: `(R,)` tokens, [CLS] and [SEP] counted, at least 1.
             heard: from `hear`, for R rows.
+            maps: takes up the attention of each adapter, `(R, H, M, T)`, for pictures.
 
         Returns:
             `(R, max lengths, D)`, zeros at padding.
@@ -117,7 +120,9 @@ class BertAdapters(nn.Module):
         tokens = Packing(lengths)
 
         def adapt(number: int, state: Tensor) -> Tensor:
-            read = self.adapters[number](tokens.pack(state), tokens, heard.keys_values[number], heard.packing)
-            return tokens.unpack(read)
+            sides = tokens.pack(state), tokens, heard.keys_values[number], heard.packing
+            if maps is not None:
+                maps.append(self.adapters[number].read.attention.maps(*sides))
+            return tokens.unpack(self.adapters[number](*sides))
 
         return bert.layers(x[:, : tokens.width], lengths, adapt)

@@ -40,13 +40,16 @@ CURVES = 7
 
 
 @contextmanager
-def figure(path: Path, size: tuple[float, float], columns: int = 1) -> Iterator[Any]:
+def figure(
+    path: Path, size: tuple[float, float], columns: int = 1, heights: Sequence[float] = (1,)
+) -> Iterator[Any]:
     """Axes to draw on; the picture is written, whole or not at all, when the block ends.
 
     Args:
         path: the PNG.
         size: inches.
         columns: number of axes, side by side.
+        heights: of the rows of axes, one below the other, as shares.
     """
     import matplotlib
 
@@ -54,9 +57,15 @@ def figure(path: Path, size: tuple[float, float], columns: int = 1) -> Iterator[
     from matplotlib import pyplot
 
     with pyplot.rc_context(STYLE):
-        drawing, axes = pyplot.subplots(1, columns, figsize=size, squeeze=False, layout="constrained")
+        drawing, axes = pyplot.subplots(
+            *(len(heights), columns),
+            figsize=size,
+            squeeze=False,
+            layout="constrained",
+            gridspec_kw={"height_ratios": heights},
+        )
         try:
-            yield axes[0]
+            yield axes.flatten()
             with atomic_write(path, "wb") as file:
                 drawing.savefig(file, format="png", dpi=150, metadata={"Software": None})
         finally:

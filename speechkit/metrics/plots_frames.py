@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,8 @@ def read_utterance(folder: str | Path, utterance: str | None = None) -> tuple[st
     return name, read_audio(data.wav[name], rate=16000, utterance=name)
 
 
-def _spectrogram(axes, waveform: np.ndarray) -> None:
+def draw_spectrogram(axes: Any, waveform: np.ndarray) -> None:
+    """Draws the log-mel energies of `(S,)` samples at 16 kHz over seconds; InputError for too few samples."""
     features = fbank.build(fbank.Config())(waveform)
     if not len(features):
         raise InputError(f"{len(waveform)} samples are too few for a spectrogram")
@@ -68,7 +70,7 @@ def draw_mask(
         path: the PNG.
     """
     with figure(Path(path), (10, 3)) as (axes,):
-        _spectrogram(axes, waveform)
+        draw_spectrogram(axes, waveform)
         edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(int), [0]])))
         for start, end in zip(edges[::2], edges[1::2]):
             times = [offset + (place - 0.5) / rate for place in (start, end)]
@@ -98,7 +100,7 @@ def draw_label_strips(
             raise InputError(f"{track.path}: no labels for utterance {name}")
     size = (max(8.0, min(30.0, 1.2 * len(waveform) / 16000)), 2.6 + 0.5 * len(tracks))
     with figure(Path(path), size) as (axes,):
-        _spectrogram(axes, waveform)
+        draw_spectrogram(axes, waveform)
         height = 80 * 0.5 / 2.6
         for index, track in enumerate(tracks):
             _strip(axes, track, name, -height * (index + 1), height * 0.85)

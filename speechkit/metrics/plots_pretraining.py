@@ -1,4 +1,4 @@
-"""Pictures of pre-training: how codes and predictions develop, and what each block of an encoder knows."""
+"""Pictures of training: how codes, predictions and gates develop, and what each block of an encoder knows."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from speechkit.metrics.plots import COLOURS, MARKS, figure, read_curves
 PANELS = {
     "perplexity": (r"(\w+_)?perplexity(_[\w-]+)?", "codes or classes in use"),
     "accuracy": (r"accuracy(_[\w-]+)?", "share of predictions that are right"),
+    "gates": (r"gate_\w+", "mean of the gates: how much is let in"),
+    "truth": ("truth|gold", "share of what BERT reads that is the truth"),
     "loss": ("bits|loss", "bits, or the loss that is trained on"),
 }
 """Title of each panel -> its curves' names in metrics.jsonl (a regular expression), and its vertical axis."""
 
 
 def draw_pretraining(metrics: Path, path: Path) -> None:
-    """Draws a run's perplexities, accuracies and losses over updates: dev solid, training dotted.
+    """Draws a run's perplexities, accuracies, gates and losses over updates: dev solid, training dotted.
 
     Args:
         metrics: metrics.jsonl of the run.
@@ -30,8 +32,11 @@ def draw_pretraining(metrics: Path, path: Path) -> None:
         raise InputError(f"{metrics}: no such file; is this the folder of a run?")
     found = {title: read_curves(metrics, names) for title, (names, _) in PANELS.items()}
     found = {title: curves for title, curves in found.items() if curves}
-    if not found.keys() & {"perplexity", "accuracy"}:
-        raise InputError(f"{metrics}: neither perplexity nor accuracy in it; is this a pre-training run?")
+    if not found.keys() - {"loss"}:
+        raise InputError(
+            f"{metrics}: neither perplexity nor accuracy nor gates in it; is this a run of pre-training, or "
+            "of a system with BERT?"
+        )
     with figure(path, (4.2 * len(found), 3.6), len(found)) as axes:
         for each, (title, curves) in zip(axes, found.items()):
             names = list(dict.fromkeys(name for _, name in curves))

@@ -56,7 +56,7 @@ class Model(Protocol):
     # Optional: `text_requires: tuple[str, ...]`: fields of the batches of text sets, which hold nothing else
     # (such as "bert_tokens"); `counts` and `loss` then give the terms that such a batch has.
     # Optional: `longest_text: int`: most word pieces ("bert_tokens") of an utterance that is trained on.
-    # Optional: `look(batch) -> speechkit.metrics.look.Look`: what happened in a batch of one utterance, drawn.
+    # Optional: `look(batch) -> speechkit.metrics.look.Look`: what happened in a batch of one utterance.
     # Optional: `outputs: tuple[str, ...]` and `recognise(heads) -> {output: texts}`: what validation scores
     # of a system with several outputs; that of the empty name, which is first, is the system's.
     # Optional: `copy_bert()`, called when pre-trained weights were put into `bert`, for copies of its parts.

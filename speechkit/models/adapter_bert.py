@@ -21,6 +21,7 @@ from speechkit.fusion.adapter_bert import BertAdapters
 from speechkit.fusion.length_predictor import LengthPredictor
 from speechkit.losses.ctc import ctc_loss
 from speechkit.losses.token_cross_entropy import IGNORE, token_cross_entropy
+from speechkit.metrics.look import Look
 from speechkit.models import linguistic_input
 from speechkit.models.adapter_bert_config import Config
 from speechkit.models.assets import Assets
@@ -188,6 +189,21 @@ class AdapterBert(CtcModel):
         mask = len(self.units.vocab)
         predict = self.predictor(heads, config.length_beam)
         return mask_predict.mask_predict(predict, lengths, config, mask, mask + 1)
+
+    def look(self, batch: Batch) -> Look:
+        """Where the tokens of the answer listen, in the adapter of each block; a batch of one utterance."""
+        heads = self.encode(batch)
+        answer = torch.tensor([self.fill(heads, self.config.filling)[0].tokens], dtype=torch.int64)
+        lengths = heads["ctc"][1]
+        whole, sizes = self.bert.sequences(
+            answer.to(lengths.device), torch.full_like(lengths, answer.size(1))
+        )
+        heard, maps = self.adapters.hear(*heads["acoustic"]), []
+        self.adapters(self.bert, self.bert.embed(whole), sizes, heard, maps)
+        look = Look([self.units.vocab.vocab[id_] for id_ in whole[0].tolist()], int(lengths))
+        for number, weights in enumerate(maps, start=1):
+            look.tokens_read(f"block {number}", weights)
+        return look
 
     def recognise(self, heads: Heads) -> dict[str, list[str]]:
         """The text that was filled in, as `""`, and that of CTC."""
