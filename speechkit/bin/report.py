@@ -137,7 +137,7 @@ def _tuned(systems, exp: Path) -> dict[str, str]:
 
 def _draw(rows, points, exp: Path, out: Path) -> list[tuple[str, str]]:
     """Draws the pictures; caption and relative path of each."""
-    from speechkit.metrics import plots
+    from speechkit.metrics import plots, plots_fusion
 
     folder = out.parent / "images"
     drawn = [
@@ -145,5 +145,6 @@ def _draw(rows, points, exp: Path, out: Path) -> list[tuple[str, str]]:
         *plots.draw_error_rates(rows, folder),
         *plots.draw_classes(rows, folder),
         *plots.draw_learning_curves(exp, [row.system for row in rows], folder),
+        *plots_fusion.draw_gates(exp, [row.system for row in rows], folder),
     ]
     return [(caption, f"images/{path.name}") for caption, path in drawn]

@@ -45,7 +45,10 @@ class Fused:
         self.reader = FusedOutputs(config, units)
 
     def __call__(self, heads: dict[str, tuple[Tensor, Tensor]]) -> list[list[Hypothesis]]:
-        outputs = self.reader.outputs(heads)
+        outputs = {
+            name: replace(output, confidences=output.confidences.cpu())  # once, not utterance by utterance
+            for name, output in self.reader.outputs(heads).items()
+        }
         kept = self.reader.keeps_ce(outputs).tolist()
         names, before = list(outputs), self.reader.first(heads)
         found = []

@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass
 class Look:
-    """Gates, attention and firing of one utterance; all on the CPU, in fp32.
+    """Gates, attention and firing of one utterance; all on the CPU.
 
     Attributes:
         tokens: what stands at each of the M positions of the linguistic side, such as "[CLS]" or "##s".

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from speechkit.metrics.look import Look
-from speechkit.metrics.plots import COLOURS, MARKS, figure
+from speechkit.metrics.plots import COLOURS, MARKS, Drawn, figure, read_curves
 from speechkit.metrics.plots_frames import draw_spectrogram
 
 READERS = {
@@ -51,6 +51,37 @@ def fires(alpha: np.ndarray) -> np.ndarray:
     sums = np.cumsum(np.asarray(alpha, dtype=np.float64))
     whole = int(np.floor(sums[-1] + FULL)) if len(sums) else 0
     return np.searchsorted(sums, np.arange(1, whole + 1) - FULL)
+
+
+def draw_gates(exp: Path, systems: Sequence[str], folder: Path) -> Drawn:
+    """One picture of the means of the gates over updates of training: a gate an axes, a colour a system.
+
+    Args:
+        exp: folder of the systems.
+        systems: their names; those that log no gate are left out.
+        folder: for the PNG.
+    """
+    runs: dict[str, list[dict[str, np.ndarray]]] = {}
+    for system in dict.fromkeys(systems):
+        for path in sorted((exp / system).glob("seed*/metrics.jsonl")):
+            curves = {
+                name: xy for (kind, name), xy in read_curves(path, r"gate_\w+").items() if kind == "train"
+            }
+            if curves and len(runs.keys() | {system}) <= len(COLOURS):
+                runs.setdefault(system, []).append(curves)
+    gates = list(dict.fromkeys(name for seeds in runs.values() for curves in seeds for name in curves))
+    if not gates:
+        return []
+    path = folder / "gates.png"
+    with figure(path, (4.2 * len(gates), 3.6), len(gates)) as axes:
+        for each, gate in zip(axes, gates):
+            for colour, (system, seeds) in zip(COLOURS, runs.items()):
+                for number, curves in enumerate(curves for curves in seeds if gate in curves):
+                    each.plot(*curves[gate].T, color=colour, label=system if number == 0 else None)
+            each.set(xlabel="updates", ylabel="mean of the gate", ylim=(0, 1))
+            each.set_title(gate.removeprefix("gate_").capitalize(), loc="left")
+            each.legend(fontsize=8)
+    return [("Gates over updates", path)]
 
 
 def draw_look(waveform: np.ndarray, look: Look, clock: Clock, title: str, path: str | Path) -> None:
@@ -98,7 +129,9 @@ def _mark_fires(look: Look, clock: Clock, axes: Any, top: float | None = None) -
         time = clock.times(look.frames)[frame]
         axes.axvline(time, color="#56B4E9", linewidth=1, linestyle="--")
         if top is not None and number < len(look.tokens):
-            axes.text(time, top, look.tokens[number], fontsize=7, ha="right", va="top", color="#ffffff")
+            box = {"facecolor": "#000000", "alpha": 0.6, "linewidth": 0, "pad": 1}
+            how = {"fontsize": 7, "ha": "right", "va": "top", "color": "#ffffff"}
+            axes.text(time, top, look.tokens[number], bbox=box, **how)
 
 
 def _weights(look: Look, clock: Clock, axes: Any) -> None:

@@ -10,7 +10,7 @@ from speechkit.config import from_dict
 from speechkit.errors import InputError, ProblemsError
 from speechkit.fusion import embedding_attention, representation_aggregation
 from speechkit.fusion.embedding_attention import EmbeddingAttention
-from speechkit.fusion.gate import Gate
+from speechkit.fusion.gate import Gate, mean_gates
 from speechkit.fusion.representation_aggregation import RepresentationAggregation
 
 A, L, HEADS = 12, 8, 2
@@ -155,6 +155,26 @@ def test_pictures_show_whom_each_frame_and_token_reads():
     shown = make("embedding")(*speech_and_text()[2:], *speech_and_text()[:2], inspect=True).pictures
     assert shown["embedding.attention"].shape == (3, HEADS, max(TOKENS), max(FRAMES))
     assert shown["embedding.gate"].shape == (3, max(TOKENS), L)
+
+
+@pytest.mark.parametrize("gate", ["vector", "scalar", "none"])
+def test_the_mean_of_each_gate_is_watched(gate):
+    """Over valid frames or tokens, all of the batch together, without gradient."""
+    for kind, sides in (("aggregation", ("acoustic", "linguistic")), ("embedding", ("embedding",))):
+        module = make(kind, gate=gate)
+        given = (
+            speech_and_text() if kind == "aggregation" else (*speech_and_text()[2:], *speech_and_text()[:2])
+        )
+        out = module(*given, inspect=True)
+        watched = mean_gates(out.gates, 3)
+        assert module.gated == ([] if gate == "none" else list(sides))
+        assert list(watched) == [f"gate_{side}" for side in module.gated]
+        for side in module.gated:
+            values = out.pictures[f"{side}.gate"]
+            sizes = FRAMES if side == "acoustic" else TOKENS
+            inside = torch.cat([values[row, : sizes[row]].flatten() for row in range(3)])
+            assert watched[f"gate_{side}"].item() == pytest.approx(3 * inside.mean().item(), abs=1e-12)
+            assert not watched[f"gate_{side}"].requires_grad and out.gates[side].requires_grad
 
 
 def test_nothing_is_kept_for_pictures_when_none_are_asked_for():

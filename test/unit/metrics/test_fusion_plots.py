@@ -154,6 +154,28 @@ def test_a_system_without_bert_is_refused(tmp_path, capsys):
     assert "a model of kind ctc has nothing between speech and a BERT" in capsys.readouterr().err
 
 
+def test_the_report_draws_gates(tmp_path, axes):
+    for system, seed, rise in (("a", 1, 0.1), ("a", 2, 0.2), ("b", 1, 0.3), ("ctc", 1, None)):
+        rows = [{"kind": "train", "update": u, "loss": 1.0} for u in (10, 20)]
+        rows.append({"kind": "dev", "update": 20, "loss": 1.0, "gate_acoustic": 0.9})
+        for row in rows[:2] if rise else ():
+            row["gate_acoustic"] = rise * row["update"] / 10
+            if system == "b":
+                row["gate_embedding"] = 0.5
+        folder = tmp_path / "exp" / system / f"seed{seed}"
+        folder.mkdir(parents=True)
+        lines = [row for row in rows if rise or row["kind"] == "train"]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    drawn = plots_fusion.draw_gates(tmp_path / "exp", ["a", "a", "b", "ctc", "gone"], tmp_path)
+    assert drawn == [("Gates over updates", tmp_path / "gates.png")] and is_png(tmp_path / "gates.png")
+    acoustic, embedding = axes
+    assert acoustic["title"] == "Acoustic" and embedding["title"] == "Embedding"
+    ends = sorted(line[-1].tolist() for line in acoustic["lines"].values())
+    assert ends == [[20, 0.2], [20, 0.4], [20, 0.6]] and set(embedding["lines"]) == {"b"}
+    assert acoustic["lines"]["a"].tolist() == [[10, 0.1], [20, 0.2]]
+    assert plots_fusion.draw_gates(tmp_path / "exp", ["ctc"], tmp_path) == []
+
+
 def test_gates_over_updates(tmp_path, axes):
     rows = [
         {

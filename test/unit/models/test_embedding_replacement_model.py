@@ -192,7 +192,7 @@ def test_what_cannot_be_is_refused(make):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("options", [(), (HA,)])
 def test_a_few_utterances_are_learnt_by_heart(make, options):
     """T14: 400 updates; both sides read the training text."""
