@@ -86,9 +86,9 @@ class WavBert(CtcModel):
         cmvn: nn.Module,
     ) -> None:
         super().__init__(config, encoder, units.ctc_size, input_dim, cmvn)
+        self.reader = FusedOutputs(config.choice, units)
         self.requires = (*self.requires, "bert_tokens")
         self.config, self.bert, self.units = config, bert, units
-        self.reader = FusedOutputs(config.choice, units)
         self.outputs = ("", "ctc")
         self.bridge, dim = nn.Identity(), encoder.output_dim
         if config.bridge and dim != bert.dim:
