@@ -204,5 +204,5 @@ def test_what_cannot_be_is_refused(make, folder):
 @pytest.mark.parametrize("units", ["units=shared", RETOKENISED])
 def test_a_few_utterances_are_learnt_by_heart(make, units):
     """T14: 400 updates; masks alone are filled in with the training text."""
-    model = make(units, "bert.dropout=0.1")
+    model = make(units)
     assert learn_by_heart(model, make_batch(model)) == {"": TEXTS, "ctc": TEXTS}
