@@ -41,7 +41,7 @@ def test_from_synthesis_to_a_table_and_again(recipe):
     exp = recipe / "quick/exp/ctc/seed1"
     table = (recipe / "quick/RESULTS.md").read_text()
     for how in ("greedy", "lexicon", "4gram"):
-        assert f"| ctc | {how} | 1 |" in table
+        assert f"| ctc | {how} | characters | 1 |" in table
         result = json.loads((exp / f"decode_test_{how}/result.json").read_text())
         assert {"far", "near", "other", "seen", "unseen"} <= result["classes"].keys()
         assert result["counts"]["words"] > 300
