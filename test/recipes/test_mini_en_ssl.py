@@ -181,7 +181,7 @@ def test_from_synthesis_to_a_curve_and_again(recipe):
     assert done.returncode == 0, done.stderr[-4000:]
     work = recipe / "quick/small"
     table = (work / "RESULTS.md").read_text()
-    for curve in ("from scratch", "HuBERT iteration 2", "wav2vec 2.0, two languages", "samples, wav2vec 2.0"):
+    for curve in ("from scratch", "HuBERT iteration 2", "wav2vec 2.0, two languages", "samples, HuBERT"):
         assert f"| test | greedy | 5 | {curve} | 1 |" in table
     assert "## Labels against phones" in table and "## Linear phone probe" in table
     assert (work / "images/labelled_speech_test_greedy.png").read_bytes()[:4] == b"\x89PNG"
