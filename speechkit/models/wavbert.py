@@ -182,9 +182,8 @@ class WavBert(CtcModel):
 
     def _hear(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """H_A at the width at which the sides meet, log-probabilities of the first CTC, and frames."""
-        output = self.encode_frames(batch)
-        first = log_softmax(self.head(self.dropout(output.frames)))
-        return self.bridge(output.frames), first, output.lengths
+        frames, lengths = self.hear(batch)
+        return self.bridge(frames), log_softmax(self.head(self.dropout(frames))), lengths
 
     def fuse(self, heard: Tensor, lengths: Tensor, given: LinguisticInput, inspect: bool = False) -> Fused:
         """BERT reads, and both sides read each other.
