@@ -14,7 +14,7 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     slow = config.getoption("--slow")
-    selected = [item for item in items if ("slow" in item.keywords) == slow]
+    selected = [item for item in items if (item.get_closest_marker("slow") is not None) == slow]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(selected)])
     items[:] = selected
 
