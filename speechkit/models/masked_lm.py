@@ -73,6 +73,7 @@ class Size:
             "num_attention_heads": self.heads,
             "intermediate_size": self.feed_forward,
             "max_position_embeddings": self.positions,
+            "initializer_range": self.dim**-0.5,
             "hidden_dropout_prob": self.dropout,
             "attention_probs_dropout_prob": self.dropout,
             "pad_token_id": vocab.index("[PAD]"),

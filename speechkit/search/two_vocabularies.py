@@ -11,6 +11,7 @@ from torch import Tensor
 from speechkit.data.batch import Padded, pad
 from speechkit.fusion.confidence import by_word, ctc_scores
 from speechkit.fusion.word_numbers import word_numbers
+from speechkit.layers.masks import padding_mask
 from speechkit.search.greedy import ctc_greedy
 from speechkit.text.bert_vocab import BertVocab
 from speechkit.text.tokenizer import Tokenizer
@@ -21,7 +22,8 @@ class Recognised(NamedTuple):
 
     Attributes:
         tokens: linguistic ids.
-        confidences: `(B, M)` log confidence of each: of its word, where a word was cut anew; 0 beyond.
+        confidences: `(B, M)` log confidence of each: of its word, where a word was cut anew; minus infinity
+            of [UNK], whose word BERT cannot read; 0 beyond.
     """
 
     tokens: Padded
@@ -66,7 +68,8 @@ class TwoVocabularies:
         rows = [self._row(*pair) for pair in zip(hypotheses, sure)]
         tokens = pad([torch.tensor([id_ for id_, _ in row], dtype=torch.int64) for row in rows])
         confidences = pad([torch.tensor([sure for _, sure in row], dtype=log_probs.dtype) for row in rows])
-        return Recognised(tokens, confidences.values)
+        inside = ~padding_mask(tokens.lengths, tokens.values.size(1))
+        return Recognised(tokens, confidences.values.masked_fill(inside & (tokens.values == 0), -torch.inf))
 
     def _row(self, ids: Sequence[int], confidences: Sequence[float]) -> list[tuple[int, float]]:
         """Linguistic ids of a hypothesis, each with its confidence."""

@@ -4,7 +4,8 @@
     local/data.py downloads/mini_en data
 
 Writes data/{train,dev,test,hard,unlabelled} (the last one without text; what was said is in
-downloads/mini_en/unlabelled/text.txt) and data/lm/{text,words}.
+downloads/mini_en/unlabelled/text.txt), data/sentences (the text alone, as a text set) and data/lm: `text`,
+`words` and `far_groups`, the words that only the person of a sentence tells apart.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import argparse
 import json
 import sys
 from pathlib import Path
+
+from language import FAR_PAIRS
 
 from speechkit.data.kaldi_dir import DataDir, write_data_dir
 from speechkit.errors import InputError
@@ -55,10 +58,14 @@ def prepare(corpus: Path, out: Path) -> None:
         write_data_dir(as_data_dir(rows[name], corpus, name not in WITHOUT_TEXT), out / name)
     # Labelled speech counts too: a very small text may lack some of its words.
     words = sorted(set(sentences.split()).union(*(row["text"].split() for row in rows["train"])))
+    lines = sentences.splitlines()
+    (out / "sentences").mkdir(parents=True, exist_ok=True)
+    write_text(out / "sentences" / "text", "".join(f"s{i:06d} {line}\n" for i, line in enumerate(lines)))
     write_text(out / "lm" / "text", sentences)
+    write_text(out / "lm" / "far_groups", "".join(f"{' '.join(pair)}\n" for pair in FAR_PAIRS))
     write_text(out / "lm" / "words", "".join(f"{word}\n" for word in words))
     counts = ", ".join(f"{name} {len(rows[name])}" for name in SETS)
-    print(f"data: {out}: utterances: {counts}; {sentences.count(chr(10))} sentences of text", file=sys.stderr)
+    print(f"data: {out}: utterances: {counts}; {len(lines)} sentences of text", file=sys.stderr)
     print(f"data: {out}/lm/words: {len(words)} words", file=sys.stderr)
 
 
