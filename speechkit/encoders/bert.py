@@ -42,6 +42,9 @@ class Config:
     init: Literal["pretrained", "random"] = "pretrained"
     """Weights at the start; `random` is the control that knows no language."""
 
+    allow_new_head: bool = False
+    """Take a checkpoint without a masked-language-model head too; the head begins with random weights."""
+
     dropout: float | None = None
     """Probability of dropping a value, in the attention too; null for the checkpoint's."""
 
@@ -119,22 +122,20 @@ class Bert(nn.Module):
         """The blocks; call one as `run_layer(block, x, mask)`."""
         return self.model.bert.encoder.layer
 
-    def sequences(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def sequences(self, ids: Tensor, lengths: Tensor, masked: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Linguistic ids as BERT reads them: looked up, between [CLS] and [SEP], [PAD] after.
 
         Args:
             ids: `(B, M)` linguistic ids; padding of any content.
             lengths: `(B,)`; 0 gives [CLS] [SEP]. What goes beyond BERT's positions is cut off.
+            masked: `(B, M)` bool, where [MASK] stands instead.
 
         Returns:
             `(B, M' + 2)` BERT ids with M' = min(M, positions - 2), and `(B,)` their lengths.
         """
-        ids, lengths = ids[:, : self.positions - 2], lengths.clamp(max=self.positions - 2)
-        padding = padding_mask(lengths, ids.shape[1])
-        known = self.bert_ids.index_select(0, ids.masked_fill(padding, 0).flatten()).view_as(ids)
-        ends = ids.new_full((len(ids), 1), self.cls_id), ids.new_full((len(ids), 1), self.pad_id)
-        whole = torch.cat([ends[0], known.masked_fill(padding, self.pad_id), ends[1]], dim=1)
-        return whole.scatter(1, (lengths + 1)[:, None], self.sep_id), lengths + 2
+        room = self.positions - 2
+        masked = None if masked is None else masked[:, :room]
+        return bert_sequences(ids[:, :room], lengths.clamp(max=room), self.bert_ids, self, masked)
 
     def word_embeddings(self, ids: Tensor) -> Tensor:
         """`(B, M)` BERT ids to `(B, M, D)` rows of the word table alone."""
@@ -200,6 +201,30 @@ class Bert(nn.Module):
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """`(B, M)` BERT ids to hidden states `(B, M, D)`, zeros at padding."""
         return self.layers(self.embed(ids), lengths)
+
+
+def bert_sequences(
+    ids: Tensor, lengths: Tensor, lookup: Tensor, special: Bert | BertVocab, masked: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Linguistic ids as a BERT reads them, however many; see `Bert.sequences`.
+
+    Args:
+        ids: `(B, M)` linguistic ids; padding of any content.
+        lengths: `(B,)`, at most M.
+        lookup: `(V',)`, see `BertVocab.lookup`.
+        special: knows the ids of the special tokens.
+        masked: `(B, M)` bool, where [MASK] stands instead.
+
+    Returns:
+        `(B, M + 2)` BERT ids and `(B,)` their lengths.
+    """
+    padding = padding_mask(lengths, ids.shape[1])
+    known = lookup.index_select(0, ids.masked_fill(padding, 0).flatten()).view_as(ids)
+    if masked is not None:
+        known = known.masked_fill(masked, special.mask_id)
+    ends = ids.new_full((len(ids), 1), special.cls_id), ids.new_full((len(ids), 1), special.pad_id)
+    whole = torch.cat([ends[0], known.masked_fill(padding, special.pad_id), ends[1]], dim=1)
+    return whole.scatter(1, (lengths + 1)[:, None], special.sep_id), lengths + 2
 
 
 def build(config: Config, assets: BertAssets) -> Bert:

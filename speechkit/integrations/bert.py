@@ -169,20 +169,22 @@ def make_assets(
     return BertAssets(found.config, vocab)
 
 
-def load_pretrained(model: Bert, vocab: BertVocab, name: str | Path) -> Account:
+def load_pretrained(model: Bert, vocab: BertVocab, name: str | Path, allow_new_head: bool = False) -> Account:
     """Puts the weights of a checkpoint into a BERT.
 
     Args:
         model: built from `make_assets`; changed in place.
         vocab: of its assets.
         name: see `locate`.
+        allow_new_head: a checkpoint without a masked-language-model head will do; the model's stays as it is.
 
     Returns:
         What became of every weight.
 
     Raises:
-        InputError: another vocabulary or architecture; a weight missing, unexpected or of another shape and
-            on no list of this file; a damaged file, or one that would run code.
+        InputError: another vocabulary or architecture; no head where one is needed; a weight missing,
+            unexpected or of another shape and on no list of this file; a damaged file, or one that would
+            run code.
     """
     found = open_bert(name)
     if found.vocab != vocab.vocab:
@@ -202,6 +204,11 @@ def load_pretrained(model: Bert, vocab: BertVocab, name: str | Path) -> Account:
         may_have=MAY_BE_UNEXPECTED,
         heads=(HEAD,),
     )
+    if account.missing and not allow_new_head:
+        raise InputError(
+            f"{found.folder}: has no masked-language-model head ({HEAD}); take a checkpoint that has one, or "
+            "say model.bert.allow_new_head=true to begin with a head that knows nothing"
+        )
     account.notes += [note for note in notes.values() if note]
     model.model.load_state_dict({**state, **{name: state[TIES[name]] for name in notes}})
     return account
@@ -245,7 +252,7 @@ def load_bert(name: str | Path) -> tuple[Bert, BertVocab]:
     else:
         assets = make_assets(bert.Config(folder=str(folder), vocab="full"), ())
     model = bert.build(bert.Config(), assets)
-    account = load_pretrained(model, assets.vocab, folder)
+    account = load_pretrained(model, assets.vocab, folder, allow_new_head=True)
     if account.missing:
         raise InputError(
             f"{folder}: has no masked-language-model head, so it cannot say how probable a word is; take a "

@@ -57,7 +57,7 @@ def start_bert(config: RunConfig, assets: Assets, model: nn.Module) -> list[str]
     wanted = getattr(config.model, "bert", None)
     if wanted is None or wanted.init == "random":
         return []
-    account = load_pretrained(model.bert, assets.bert.vocab, wanted.folder)
+    account = load_pretrained(model.bert, assets.bert.vocab, wanted.folder, wanted.allow_new_head)
     if hasattr(model, "copy_bert"):
         model.copy_bert()
     return [f"init bert: {wanted.folder}: {line}" for line in account.lines()]

@@ -7,9 +7,14 @@ import pytest
 import torch
 from bert_folders import CONFIG, VOCAB, theirs, weights_of, write_bert
 
+from speechkit.config import load_config
 from speechkit.encoders import bert
 from speechkit.errors import InputError
 from speechkit.integrations.bert import load_bert, load_pretrained, make_assets, open_bert
+from speechkit.models.assets import Assets
+from speechkit.train.linguistic import start_bert
+from speechkit.train.run import RunConfig
+from speechkit.train.setup import build_model
 
 TEXTS = ["the dogs don't"]
 
@@ -145,10 +150,33 @@ def test_texts_that_nothing_is_left_of(tmp_path):
     assert "bert.folder: name a Hugging Face folder" in refusal(make_assets, bert.Config(), TEXTS)
 
 
-def test_a_scorer_needs_a_head(tmp_path):
+@pytest.fixture
+def headless(tmp_path):
+    """A BERT without a masked-language-model head."""
     kept = {k: v for k, v in weights_of(theirs()).items() if k.startswith("bert.")}
-    folder = write_bert(tmp_path / "a", weights=kept)
-    assert "has no masked-language-model head, so it cannot say" in refusal(load_bert, folder)
+    return write_bert(tmp_path / "a", weights=kept)
+
+
+def test_a_scorer_needs_a_head(headless):
+    assert "has no masked-language-model head, so it cannot say" in refusal(load_bert, headless)
+
+
+def test_a_run_begins_with_a_new_head_only_where_it_says_so(headless):
+    values = [f"model.{v}" for v in ("name=masked_lm", f"bert.folder={headless}")]
+    config = load_config(RunConfig, overrides=values)
+    assets = Assets(bert=make_assets(config.model.bert, TEXTS))
+    model = build_model(config, assets)
+    head = model.bert.model.cls.predictions.transform.dense.weight.clone()
+    message = refusal(start_bert, config, assets, model)
+    assert f"{headless}: has no masked-language-model head (cls.predictions)" in message
+    assert "model.bert.allow_new_head=true" in message
+
+    config.model.bert.allow_new_head = True
+    told = start_bert(config, assets, model)
+    assert any("missing, drawn at random: cls.predictions.bias: the checkpoint has no" in t for t in told)
+    transform, words = model.bert.model.cls.predictions.transform, theirs().bert.embeddings.word_embeddings
+    assert torch.equal(transform.dense.weight, head)
+    assert torch.equal(model.bert.model.bert.embeddings.word_embeddings.weight, words.weight)
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing", "../nowhere", "a b", "", "x/y/z", "-rf"])
