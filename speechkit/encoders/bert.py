@@ -206,22 +206,16 @@ class Bert(nn.Module):
 def bert_sequences(
     ids: Tensor, lengths: Tensor, lookup: Tensor, special: Bert | BertVocab, masked: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Linguistic ids as a BERT reads them, however many; see `Bert.sequences`.
+    """What `Bert.sequences` does, for sequences of any length.
 
     Args:
-        ids: `(B, M)` linguistic ids; padding of any content.
-        lengths: `(B,)`, at most M.
+        ids, lengths, masked: as there; the lengths are at most M.
         lookup: `(V',)`, see `BertVocab.lookup`.
         special: knows the ids of the special tokens.
-        masked: `(B, M)` bool, where [MASK] stands instead.
-
-    Returns:
-        `(B, M + 2)` BERT ids and `(B,)` their lengths.
     """
     padding = padding_mask(lengths, ids.shape[1])
     known = lookup.index_select(0, ids.masked_fill(padding, 0).flatten()).view_as(ids)
-    if masked is not None:
-        known = known.masked_fill(masked, special.mask_id)
+    known = known if masked is None else known.masked_fill(masked, special.mask_id)
     ends = ids.new_full((len(ids), 1), special.cls_id), ids.new_full((len(ids), 1), special.pad_id)
     whole = torch.cat([ends[0], known.masked_fill(padding, special.pad_id), ends[1]], dim=1)
     return whole.scatter(1, (lengths + 1)[:, None], special.sep_id), lengths + 2

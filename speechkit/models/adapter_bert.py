@@ -12,10 +12,9 @@ from dataclasses import asdict
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from speechkit.data.batch import Batch
-from speechkit.encoders.bert import Bert
 from speechkit.errors import InputError
 from speechkit.fusion.adapter_bert import BertAdapters
 from speechkit.fusion.length_predictor import LengthPredictor
@@ -27,15 +26,12 @@ from speechkit.models.adapter_bert_config import Config
 from speechkit.models.assets import Assets
 from speechkit.models.ctc import CtcModel, log_softmax
 from speechkit.models.linguistic_input import LinguisticInput, text_input
-from speechkit.models.linguistic_parts import bert_assets, build_parts
+from speechkit.models.linguistic_parts import Heads, Parts, add_bert, bert_assets, build_parts, hear
 from speechkit.search import mask_predict
 from speechkit.search.greedy import ctc_greedy
 from speechkit.search.mask_predict import Filled, Predict, length_candidates
-from speechkit.search.two_vocabularies import TwoVocabularies
 
 __all__ = ["AdapterBert", "Config", "bert_assets", "build"]
-
-Heads = dict[str, tuple[Tensor, Tensor]]
 
 
 class AdapterBert(CtcModel):
@@ -46,31 +42,18 @@ class AdapterBert(CtcModel):
 
     Args:
         config: see `Config`.
-        encoder: of speech.
-        bert: the linguistic encoder.
-        units: which tokens of CTC are which of BERT.
-        input_dim: F of features, None for samples.
-        cmvn: normalises features, or `nn.Identity()`.
+        parts: what it is made of.
 
     Raises:
         InputError: the adapters' heads do not divide BERT's width.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        encoder: nn.Module,
-        bert: Bert,
-        units: TwoVocabularies,
-        input_dim: int | None,
-        cmvn: nn.Module,
-    ) -> None:
-        super().__init__(config, encoder, units.ctc_size, input_dim, cmvn)
-        self.requires = (*self.requires, "bert_tokens")
-        self.config, self.bert, self.units = config, bert, units
+    def __init__(self, config: Config, parts: Parts) -> None:
+        super().__init__(config, *parts.acoustic)
+        add_bert(self, config, parts)
+        bert, dim, heads = parts.bert, parts.encoder.output_dim, config.adapters.heads
         self.outputs = ("", "ctc")
         self.longest = bert.positions - 2
-        dim, heads = encoder.output_dim, config.adapters.heads
         self.adapters = BertAdapters(config.adapters, len(bert.layer_modules), bert.dim, dim)
         self.weights, self.length_predictor = asdict(config.weights), None
         if config.length == "predict":
@@ -92,7 +75,7 @@ class AdapterBert(CtcModel):
 
     def loss(self, batch: Batch, update: int) -> dict[str, tuple[Tensor, int]]:
         """Each term as a sum and its normaliser; `update` counts from 0."""
-        frames, first, lengths = self._hear(batch)
+        frames, first, lengths = hear(self, batch)
         tokens, given = batch["tokens"], self._hidden(batch)
         values = {"ctc": ctc_loss(first, lengths, tokens.values, tokens.lengths).sum()}
         ids, sizes = given.bert_ids(self.bert.bert_ids, self.units.vocab)
@@ -112,18 +95,13 @@ class AdapterBert(CtcModel):
 
     # ---- recognition ------------------------------------------------------------------------------------
 
-    def _hear(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """H_A, log-probabilities of CTC, and frames."""
-        frames, lengths = self.hear(batch)
-        return frames, log_softmax(self.head(self.dropout(frames))), lengths
-
     def encode(self, batch: Batch) -> Heads:
         """What masks are filled in from: `ctc`, `(B, T, V)`, and `acoustic`, H_A `(B, T, D)`.
 
         With `length: predict` also `length`, `(B, 1, N + 1)` log-probabilities of 0 ... N tokens; with
         `length: oracle`, where the batch has it, `reference`, `(B, M, 1)` and its lengths.
         """
-        frames, first, lengths = self._hear(batch)
+        frames, first, lengths = hear(self, batch)
         acoustic = frames.to(torch.promote_types(frames.dtype, torch.float32))  # autocast is over by then
         heads: Heads = {"ctc": (first, lengths), "acoustic": (acoustic, lengths)}
         if self.length_predictor is not None:
@@ -167,8 +145,7 @@ class AdapterBert(CtcModel):
         heard, mask = self.adapters.hear(*heads["acoustic"], copies), len(self.units.vocab)
 
         def predict(ids: Tensor, lengths: Tensor) -> Tensor:
-            whole, sizes = self.bert.sequences(ids.masked_fill(ids >= mask, 0), lengths)
-            whole = whole.masked_fill(F.pad(ids == mask, (1, 1)), self.bert.mask_id)
+            whole, sizes = self.bert.sequences(ids.masked_fill(ids >= mask, 0), lengths, ids == mask)
             known = self.adapters(self.bert, self.bert.embed(whole), sizes, heard)
             return log_softmax(self.bert.head(known[:, 1:-1]))
 
@@ -219,4 +196,4 @@ def build(config: Config, assets: Assets) -> AdapterBert:
     Raises:
         InputError: what `build_parts` refuses, or heads that do not divide BERT's width.
     """
-    return AdapterBert(config, *build_parts(config, assets))
+    return AdapterBert(config, build_parts(config, assets))

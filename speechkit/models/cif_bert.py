@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit.data.batch import Batch
-from speechkit.encoders.bert import Bert
 from speechkit.fusion import confidence
 from speechkit.fusion.cif import Cif, CifOutput, quantity_loss, scale, token_counts
 from speechkit.fusion.gold_rate import GoldRate, mix
@@ -30,13 +29,10 @@ from speechkit.metrics.look import Look
 from speechkit.models.assets import Assets
 from speechkit.models.cif_bert_config import Config
 from speechkit.models.ctc import CtcModel, log_softmax
-from speechkit.models.linguistic_parts import bert_assets, build_parts
+from speechkit.models.linguistic_parts import Heads, Parts, add_bert, bert_assets, build_parts
 from speechkit.search.fused_outputs import FusedOutputs
-from speechkit.search.two_vocabularies import TwoVocabularies
 
 __all__ = ["CifBert", "Config", "bert_assets", "build"]
-
-Heads = dict[str, tuple[Tensor, Tensor]]
 
 
 class CifBert(CtcModel):
@@ -47,35 +43,26 @@ class CifBert(CtcModel):
 
     Args:
         config: see `Config`.
-        encoder: of speech; its last channel tells when a token is complete.
-        bert: the linguistic encoder.
-        units: which tokens of CTC are which of BERT.
-        input_dim: F of features, None for samples.
-        cmvn: normalises features, or `nn.Identity()`.
+        parts: what it is made of; the last channel of its encoder tells when a token is complete.
+
+    Attributes:
+        recognise: heads of `encode` -> the text of the cross entropy, as `""` and `ce`, and that of CTC.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        encoder: nn.Module,
-        bert: Bert,
-        units: TwoVocabularies,
-        input_dim: int | None,
-        cmvn: nn.Module,
-    ) -> None:
-        super().__init__(config, encoder, units.ctc_size, input_dim, cmvn)
-        self.requires = (*self.requires, "bert_tokens")
-        self.config, self.bert, self.units, self.update = config, bert, units, 0
-        self.reader = FusedOutputs(confidence.Config(select="ce"), units)
+    def __init__(self, config: Config, parts: Parts) -> None:
+        super().__init__(config, *parts.acoustic)
+        add_bert(self, config, parts)
+        bert, units, dim, self.update = parts.bert, parts.units, parts.encoder.output_dim, 0
+        self.recognise = FusedOutputs(confidence.Config(select="ce"), units)
         self.outputs, self.weights = ("", "ctc"), asdict(config.weights)
         self.gold = GoldRate(config.gold)
-        self.cif = Cif(encoder.output_dim, bert.dim)
+        self.cif = Cif(dim, bert.dim)
         self.acoustic_head = HeadCopy(bert, range(len(units.vocab)))
         self.bridge = None
         if config.ctc_head == "bert":
             self.head = HeadCopy(bert, units.vocab.shared_ids(units.tokenizer))
-            if encoder.output_dim != bert.dim:
-                self.bridge = nn.Linear(encoder.output_dim - 1, bert.dim)
+            if dim != bert.dim:
+                self.bridge = nn.Linear(dim - 1, bert.dim)
         if not config.train_words:  # also the rows of BERT's own output layer, where the two are one
             bert.model.bert.embeddings.word_embeddings.weight.requires_grad_(False)
 
@@ -178,10 +165,6 @@ class CifBert(CtcModel):
         known = self.read(fired, *self.gold.sure(log_softmax(acoustic)))
         return log_softmax(self._mixed(acoustic, known))
 
-    def recognise(self, heads: Heads) -> dict[str, list[str]]:
-        """The text of the cross entropy, as `""` and `ce`, and that of CTC."""
-        return self.reader(heads)
-
     def look(self, batch: Batch) -> Look:
         """What fires in a batch of one utterance; the tokens are those that are recognised."""
         _, lengths, fired = self._listen(batch)
@@ -196,4 +179,4 @@ def build(config: Config, assets: Assets) -> CifBert:
     Raises:
         InputError: what `build_parts` refuses.
     """
-    return CifBert(config, *build_parts(config, assets))
+    return CifBert(config, build_parts(config, assets))

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from speechkit.data.batch import Batch
-from speechkit.encoders.bert import Bert
 from speechkit.errors import InputError
 from speechkit.fusion.embedding_replacement import EmbeddingReplacement, answer_lengths, targets
 from speechkit.fusion.gate import mean_gates
@@ -27,13 +26,18 @@ from speechkit.metrics.look import Look
 from speechkit.models.assets import Assets
 from speechkit.models.ctc import CtcModel, log_softmax
 from speechkit.models.embedding_replacement_config import Config
-from speechkit.models.linguistic_parts import bert_assets, build_parts
+from speechkit.models.linguistic_parts import (
+    Heads,
+    Parts,
+    add_bert,
+    bert_assets,
+    build_bridge,
+    build_parts,
+    hear,
+)
 from speechkit.search.fused_outputs import FusedOutputs
-from speechkit.search.two_vocabularies import TwoVocabularies
 
 __all__ = ["Config", "Replaced", "bert_assets", "build"]
-
-Heads = dict[str, tuple[Tensor, Tensor]]
 
 
 class Fused(NamedTuple):
@@ -56,13 +60,10 @@ class Replaced(CtcModel):
 
     Args:
         config: see `Config`.
-        encoder: of speech.
-        bert: the linguistic encoder.
-        units: which tokens of CTC are which of BERT.
-        input_dim: F of features, None for samples.
-        cmvn: normalises features, or `nn.Identity()`.
+        parts: what it is made of.
 
     Attributes:
+        recognise: heads of `encode` -> the text that is kept, as `""`, and that of each output by its name.
         longest_text: most word pieces of an utterance that is trained on.
         sep: class of [SEP] in the cross entropies, after the linguistic vocabulary.
 
@@ -70,28 +71,17 @@ class Replaced(CtcModel):
         InputError: more positions than BERT has.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        encoder: nn.Module,
-        bert: Bert,
-        units: TwoVocabularies,
-        input_dim: int | None,
-        cmvn: nn.Module,
-    ) -> None:
-        super().__init__(config, encoder, units.ctc_size, input_dim, cmvn)
-        self.requires = (*self.requires, "bert_tokens")
-        self.config, self.bert, self.units, self.sep = config, bert, units, len(units.vocab)
+    def __init__(self, config: Config, parts: Parts) -> None:
+        super().__init__(config, *parts.acoustic)
+        add_bert(self, config, parts)
+        bert, self.sep = parts.bert, len(parts.units.vocab)
         self.slots, self.longest_text = config.replacement.max_len, config.replacement.longest_text
         if self.slots > bert.positions:
             raise InputError(
                 f"model.replacement.max_len={self.slots}: BERT has {bert.positions} positions; choose fewer"
             )
-        self.reader = FusedOutputs(config.choice, units)
-        self.bridge, dim = nn.Identity(), encoder.output_dim
-        if config.bridge and dim != bert.dim:
-            dim = bert.dim
-            self.bridge = nn.Sequential(nn.Linear(encoder.output_dim, dim), nn.LayerNorm(dim))
+        self.recognise = FusedOutputs(config.choice, parts.units)
+        self.bridge, dim = build_bridge(config.bridge, parts.encoder.output_dim, bert.dim)
         self.replacement = EmbeddingReplacement(config.replacement, bert.dim, dim)
         self.by_frames = config.er_acoustic == "ha"
         dim = dim if self.by_frames else bert.dim
@@ -148,8 +138,7 @@ class Replaced(CtcModel):
 
     def _hear(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """H_A at the width at which the sides meet, log-probabilities of the first CTC, and frames."""
-        frames, lengths = self.hear(batch)
-        return self.bridge(frames), log_softmax(self.head(self.dropout(frames))), lengths
+        return hear(self, batch, self.bridge)
 
     def fuse(self, heard: Tensor, lengths: Tensor, inspect: bool = False) -> Fused:
         """Positions gather speech, BERT reads them, and both sides read each other.
@@ -190,10 +179,6 @@ class Replaced(CtcModel):
         lengths = answer_lengths(log_probs.argmax(-1), self.sep)
         return log_probs[:, : int(lengths.max())], lengths
 
-    def recognise(self, heads: Heads) -> dict[str, list[str]]:
-        """The text that is kept, as `""`, and that of each output under its name."""
-        return self.reader(heads)
-
     def look(self, batch: Batch) -> Look:
         """What happened in a batch of one utterance; the tokens are BERT's answers, [SEP] included."""
         heard, _, lengths = self._hear(batch)
@@ -217,4 +202,4 @@ def build(config: Config, assets: Assets) -> Replaced:
     Raises:
         InputError: what `build_parts` refuses, or a BERT of fewer positions than the model has.
     """
-    return Replaced(config, *build_parts(config, assets))
+    return Replaced(config, build_parts(config, assets))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from speechkit.config import check_range
 from speechkit.data.batch import Padded
+from speechkit.encoders.bert import bert_sequences
 from speechkit.fusion.conditional_mlm import Noise, add_noise
 from speechkit.fusion.sampling_decay import SamplingDecay
 from speechkit.layers.masks import padding_mask
@@ -80,12 +81,7 @@ class LinguisticInput(NamedTuple):
         Returns:
             `(B, M + 2)`, [PAD] beyond the lengths, and lengths `(B,)`.
         """
-        inner = lookup.index_select(0, self.tokens.flatten()).view_as(self.tokens)
-        inner = inner.masked_fill(self.masked, vocab.mask_id)
-        edge = inner.new_full((len(inner), 1), vocab.cls_id)
-        ids = torch.cat([edge, inner, edge], 1).scatter(1, self.lengths[:, None] + 1, vocab.sep_id)
-        lengths = self.lengths + 2
-        return ids.masked_fill(padding_mask(lengths, ids.size(1)), vocab.pad_id), lengths
+        return bert_sequences(self.tokens, self.lengths, lookup, vocab, self.masked)
 
     def to(self, device: torch.device) -> LinguisticInput:
         """The same on a device."""

@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
+from speechkit.data.batch import Batch
 from speechkit.encoders import bert
 from speechkit.encoders.bert import Bert, BertAssets
 from speechkit.errors import InputError
 from speechkit.integrations.bert import make_assets, open_bert
 from speechkit.models.assets import Assets
-from speechkit.models.ctc import check_options
+from speechkit.models.ctc import CtcModel, check_options, log_softmax
 from speechkit.models.inputs import build_encoder
 from speechkit.search.two_vocabularies import TwoVocabularies
 from speechkit.text.bert_vocab import BertVocab
 from speechkit.text.tokenizer import Tokenizer
 
+Heads = dict[str, tuple[Tensor, Tensor]]
+"""What a system says of a batch: name -> values `(B, ...)` and lengths `(B,)`."""
+
 
 class Parts(NamedTuple):
-    """In the order in which the systems take them.
+    """A speech encoder, a BERT, and what lies between.
 
     Attributes:
         encoder: of speech.
@@ -35,6 +39,11 @@ class Parts(NamedTuple):
     units: TwoVocabularies
     input_dim: int | None
     cmvn: nn.Module
+
+    @property
+    def acoustic(self) -> tuple[nn.Module, int, int | None, nn.Module]:
+        """What `CtcModel` takes after its configuration."""
+        return self.encoder, self.units.ctc_size, self.input_dim, self.cmvn
 
 
 def bert_assets(config: Any, texts: Sequence[str], tokenizer: Tokenizer | None) -> BertAssets:
@@ -80,3 +89,41 @@ def build_parts(config: Any, assets: Assets) -> Parts:
     check_options(config, encoder)
     units = TwoVocabularies(assets.tokenizer, assets.bert.vocab, shared=config.units == "shared")
     return Parts(encoder, bert.build(config.bert, assets.bert), units, dim, cmvn)
+
+
+def add_bert(model: CtcModel, config: Any, parts: Parts) -> None:
+    """Puts `bert`, `units` and `config` into a CTC system, which then requires `bert_tokens` too."""
+    model.requires = (*model.requires, "bert_tokens")
+    model.config, model.bert, model.units = config, parts.bert, parts.units
+
+
+def build_bridge(wanted: bool, dim: int, bert_dim: int) -> tuple[nn.Module, int]:
+    """Brings frames to BERT's width, where that is wanted and they have another.
+
+    Args:
+        wanted: False leaves them as they are.
+        dim: of the frames.
+        bert_dim: of BERT.
+
+    Returns:
+        A linear layer and a norm, or nothing; and the width of what comes out.
+    """
+    if not wanted or dim == bert_dim:
+        return nn.Identity(), dim
+    return nn.Sequential(nn.Linear(dim, bert_dim), nn.LayerNorm(bert_dim)), bert_dim
+
+
+def hear(model: CtcModel, batch: Batch, bridge: nn.Module | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Both things that are made of speech: frames for BERT's side to read, and what CTC says.
+
+    Args:
+        model: a system.
+        batch: with its `inputs`.
+        bridge: what the frames go through on their way to BERT, see `build_bridge`.
+
+    Returns:
+        H_A `(B, T, D_A)`, log-probabilities of CTC `(B, T, V)`, and `(B,)` frames.
+    """
+    frames, lengths = model.hear(batch)
+    log_probs = log_softmax(model.head(model.dropout(frames)))
+    return (frames if bridge is None else bridge(frames)), log_probs, lengths

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechkit.data.batch import Batch
-from speechkit.encoders.bert import Bert
 from speechkit.fusion.conditional_mlm import NewHead
 from speechkit.fusion.embedding_attention import Attended, EmbeddingAttention
 from speechkit.fusion.gate import mean_gates
@@ -32,14 +31,19 @@ from speechkit.models.linguistic_input import (
     text_input,
     training_input,
 )
-from speechkit.models.linguistic_parts import bert_assets, build_parts
+from speechkit.models.linguistic_parts import (
+    Heads,
+    Parts,
+    add_bert,
+    bert_assets,
+    build_bridge,
+    build_parts,
+    hear,
+)
 from speechkit.models.wavbert_config import Config
 from speechkit.search.fused_outputs import FusedOutputs
-from speechkit.search.two_vocabularies import TwoVocabularies
 
 __all__ = ["Config", "WavBert", "bert_assets", "build"]
-
-Heads = dict[str, tuple[Tensor, Tensor]]
 
 
 class Fused(NamedTuple):
@@ -67,40 +71,27 @@ class WavBert(CtcModel):
 
     Args:
         config: see `Config`.
-        encoder: of speech.
-        bert: the linguistic encoder.
-        units: which tokens of CTC are which of BERT.
-        input_dim: F of features, None for samples.
-        cmvn: normalises features, or `nn.Identity()`.
+        parts: what it is made of.
+
+    Attributes:
+        recognise: heads of `encode` -> the text that is kept, as `""`, and that of each output by its name.
     """
 
     text_requires = ("bert_tokens",)
 
-    def __init__(
-        self,
-        config: Config,
-        encoder: nn.Module,
-        bert: Bert,
-        units: TwoVocabularies,
-        input_dim: int | None,
-        cmvn: nn.Module,
-    ) -> None:
-        super().__init__(config, encoder, units.ctc_size, input_dim, cmvn)
-        self.reader = FusedOutputs(config.choice, units)
-        self.requires = (*self.requires, "bert_tokens")
-        self.config, self.bert, self.units = config, bert, units
+    def __init__(self, config: Config, parts: Parts) -> None:
+        super().__init__(config, *parts.acoustic)
+        add_bert(self, config, parts)
+        self.recognise, bert = FusedOutputs(config.choice, parts.units), parts.bert
         self.outputs = ("", "ctc")
-        self.bridge, dim = nn.Identity(), encoder.output_dim
-        if config.bridge and dim != bert.dim:
-            self.bridge = nn.Sequential(nn.Linear(dim, bert.dim), nn.LayerNorm(bert.dim))
-            dim = bert.dim
+        self.bridge, self.dim = build_bridge(config.bridge, parts.encoder.output_dim, bert.dim)
         self.embedding_attention = None
         if config.embedding_attention is not None:
-            self.embedding_attention = EmbeddingAttention(config.embedding_attention, bert.dim, dim)
-        self.aggregation = RepresentationAggregation(config.aggregation, dim, bert.dim)
+            self.embedding_attention = EmbeddingAttention(config.embedding_attention, bert.dim, self.dim)
+        self.aggregation = RepresentationAggregation(config.aggregation, self.dim, bert.dim)
         modules = [self.embedding_attention, self.aggregation]
         self.gate_names = [f"gate_{side}" for module in modules if module for side in module.gated]
-        self._build_heads(dim)
+        self._build_heads()
         weights = {"ctc": config.weights.ctc, "cmlm": config.weights.cmlm}
         weights |= {"ctc2": config.weights.ctc2} if self.head2 is not None else {}
         weights |= {"ce": config.weights.ce} if self.speaks else {}
@@ -109,8 +100,8 @@ class WavBert(CtcModel):
         if not self.speaks:
             del self.weights["text_ce"]
 
-    def _build_heads(self, dim: int) -> None:
-        config, size = self.config, len(self.units.vocab)
+    def _build_heads(self) -> None:
+        config, dim, size = self.config, self.dim, len(self.units.vocab)
         self.speaks = self.aggregation.linguistic is not None
         self.head2 = nn.Linear(dim, self.units.ctc_size) if self.aggregation.acoustic is not None else None
         self.cmlm_head = NewHead(self.bert.dim, size) if config.cmlm_head == "new" else None
@@ -157,8 +148,7 @@ class WavBert(CtcModel):
         truth = batch["bert_tokens"]
         given = text_input(self.config.linguistic, truth, batch.keys, len(self.units.vocab))
         nothing = truth.lengths.new_zeros(len(batch))
-        dim = self.bert.dim if isinstance(self.bridge, nn.Sequential) else self.encoder.output_dim
-        silence = self.head.weight.new_zeros(len(batch), 0, dim)
+        silence = self.head.weight.new_zeros(len(batch), 0, self.dim)
         values = self._linguistic_loss(self._fuse(silence, nothing, given), given)
         return {f"text_{name}": value for name, value in values.items()}
 
@@ -182,8 +172,7 @@ class WavBert(CtcModel):
 
     def _hear(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """H_A at the width at which the sides meet, log-probabilities of the first CTC, and frames."""
-        frames, lengths = self.hear(batch)
-        return self.bridge(frames), log_softmax(self.head(self.dropout(frames))), lengths
+        return hear(self, batch, self.bridge)
 
     def fuse(self, heard: Tensor, lengths: Tensor, given: LinguisticInput, inspect: bool = False) -> Fused:
         """BERT reads, and both sides read each other.
@@ -243,10 +232,6 @@ class WavBert(CtcModel):
         look.add_pictures(self.fuse(heard, lengths, given, inspect=True).pictures)
         return look
 
-    def recognise(self, heads: Heads) -> dict[str, list[str]]:
-        """The text that is kept, as `""`, and that of each output under its name."""
-        return self.reader(heads)
-
 
 def build(config: Config, assets: Assets) -> WavBert:
     """The model, with random weights; those of BERT are put in when a training starts.
@@ -254,4 +239,4 @@ def build(config: Config, assets: Assets) -> WavBert:
     Raises:
         InputError: what `build_parts` refuses.
     """
-    return WavBert(config, *build_parts(config, assets))
+    return WavBert(config, build_parts(config, assets))
