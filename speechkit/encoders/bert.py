@@ -209,9 +209,11 @@ def bert_sequences(
     """What `Bert.sequences` does, for sequences of any length.
 
     Args:
-        ids, lengths, masked: as there; the lengths are at most M.
+        ids: `(B, M)`, as there.
+        lengths: `(B,)`, at most M.
         lookup: `(V',)`, see `BertVocab.lookup`.
         special: knows the ids of the special tokens.
+        masked: `(B, M)`, as there.
     """
     padding = padding_mask(lengths, ids.shape[1])
     known = lookup.index_select(0, ids.masked_fill(padding, 0).flatten()).view_as(ids)
