@@ -6,7 +6,6 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from speechkit.config import to_dict
 from speechkit.decoding.recognizer import Recognizer
 from speechkit.decoding.timing import Stopwatch, runs_after
 from speechkit.errors import InputError
-from speechkit.files import atomic_folder, hash_json, write_json, write_jsonl, write_text
+from speechkit.files import atomic_folder, hash_json, write_json, write_text
 from speechkit.metrics.environment import environment
+from speechkit.metrics.nbest import write_nbest
 from speechkit.search.hypothesis import Hypothesis
 from speechkit.text.tokenizer import UNITS
 
@@ -54,12 +54,9 @@ def write_decode(recognizer: Recognizer, found: dict[str, list[Hypothesis]], out
     with atomic_folder(out) as folder:
         lines = (f"{u} {text(found[u][0]) if found[u] else ''}".rstrip() for u in ids)
         write_text(folder / "text", "".join(f"{line}\n" for line in lines))
-        write_jsonl(folder / "nbest.jsonl", (_row(u, found[u], text) for u in ids))
+        lists = ((u, [{"text": text(each), **asdict(each)} for each in found[u]]) for u in ids)
+        write_nbest(folder / "nbest.jsonl", lists)
         write_json(folder / "decode.json", record)
-
-
-def _row(utterance: str, nbest: Iterable[Hypothesis], text) -> dict:
-    return {"utterance": utterance, "nbest": [{"text": text(h), **asdict(h)} for h in nbest]}
 
 
 def describe(recognizer: Recognizer, exp: Path, how: str, set_name: str, tuned: dict | None) -> dict:
