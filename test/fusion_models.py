@@ -36,6 +36,11 @@ def make_model(
     return model.double() if double else model
 
 
+def texts_of(batch: Batch) -> Batch:
+    """The same without speech."""
+    return replace(batch, fields={"bert_tokens": batch["bert_tokens"]})
+
+
 def gradients(model: nn.Module, batch: Batch, term: str, update: int = 0) -> set[str]:
     """Names of the parameters that a term alone moves."""
     model.zero_grad(set_to_none=True)

@@ -2,6 +2,7 @@
 
     speech -> encoder -> H_A -> CTC, which also tells how many tokens there are
     noisy truth -> BERT with adapters that read H_A -> BERT's own head -> conditional MLM
+    text alone: the same with an H_A of no frames -> masked language model
 
 In recognition all tokens begin as [MASK] and are predicted in several passes (`search/mask_predict.py`).
 """
@@ -26,7 +27,15 @@ from speechkit.models.adapter_bert_config import Config
 from speechkit.models.assets import Assets
 from speechkit.models.ctc import CtcModel, log_softmax
 from speechkit.models.linguistic_input import LinguisticInput, text_input
-from speechkit.models.linguistic_parts import Heads, Parts, add_bert, bert_assets, build_parts, hear
+from speechkit.models.linguistic_parts import (
+    Heads,
+    Parts,
+    add_bert,
+    bert_assets,
+    build_parts,
+    hear,
+    hear_nothing,
+)
 from speechkit.search import mask_predict
 from speechkit.search.greedy import ctc_greedy
 from speechkit.search.mask_predict import Filled, Predict, length_candidates
@@ -37,8 +46,9 @@ __all__ = ["AdapterBert", "Config", "bert_assets", "build"]
 class AdapterBert(CtcModel):
     """A BERT that reads speech inside its blocks, and a CTC output beside it.
 
-    Terms: `ctc`; `cmlm`, the cross entropy of the hidden tokens; `length`, where lengths are predicted. All
-    are divided by utterances, or with `normaliser: tokens` by CTC's tokens, the hidden tokens and utterances.
+    Terms: `ctc`; `cmlm`, the cross entropy of the hidden tokens; `length`, where lengths are predicted; for
+    batches of text alone `text_cmlm`. All are divided by utterances (or sentences), or with `normaliser:
+    tokens` by CTC's tokens, the hidden tokens and utterances.
 
     Args:
         config: see `Config`.
@@ -60,33 +70,50 @@ class AdapterBert(CtcModel):
             self.length_predictor = LengthPredictor(dim, bert.dim, heads, self.longest)
         else:
             del self.weights["length"]
+        self.text_requires, text = (), self.weights.pop("text")
+        if text:
+            self.text_requires, self.weights["text_cmlm"] = ("bert_tokens",), text
         if config.freeze_bert:
             bert.requires_grad_(False)
 
     # ---- what is minimised ------------------------------------------------------------------------------
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """The normaliser of each term."""
-        counts = dict.fromkeys(self.weights, len(batch))
+        """The normaliser of each term that the batch has."""
+        spoken = self.inputs[0] in batch
+        counts = {name: len(batch) for name in self.weights if name.startswith("text_") != spoken}
         if self.normaliser == "tokens":
-            counts["ctc"] = int(batch["tokens"].lengths.sum())
-            counts["cmlm"] = int((self._hidden(batch).cmlm != IGNORE).sum())
+            hidden = int((self._hidden(batch).cmlm != IGNORE).sum())
+            counts |= {"ctc": int(batch["tokens"].lengths.sum())} if spoken else {}
+            counts["cmlm" if spoken else "text_cmlm"] = hidden
         return counts
 
     def loss(self, batch: Batch, update: int) -> dict[str, tuple[Tensor, int]]:
         """Each term as a sum and its normaliser; `update` counts from 0."""
+        given = self._hidden(batch)
+        if self.inputs[0] in batch:
+            values = self._speech_loss(batch, given)
+        else:
+            silence = hear_nothing(self, batch, self.encoder.output_dim)
+            values = {"text_cmlm": self._masked_lm(*silence, given)}
+        return {name: (values[name], count) for name, count in self.counts(batch).items()}
+
+    def _speech_loss(self, batch: Batch, given: LinguisticInput) -> dict[str, Tensor]:
         frames, first, lengths = hear(self, batch)
-        tokens, given = batch["tokens"], self._hidden(batch)
+        tokens = batch["tokens"]
         values = {"ctc": ctc_loss(first, lengths, tokens.values, tokens.lengths).sum()}
-        ids, sizes = given.bert_ids(self.bert.bert_ids, self.units.vocab)
-        heard = self.adapters.hear(frames, lengths)
-        known = self.adapters(self.bert, self.bert.embed(ids), sizes, heard)[:, 1:-1]
-        smoothing = self.config.label_smoothing
-        values["cmlm"] = token_cross_entropy(known, given.cmlm, self.bert.head, smoothing)
+        values["cmlm"] = self._masked_lm(frames, lengths, given)
         if self.length_predictor is not None:
             said = log_softmax(self.length_predictor(frames, lengths))
             values["length"] = F.nll_loss(said, given.lengths, reduction="sum")
-        return {name: (values[name], count) for name, count in self.counts(batch).items()}
+        return values
+
+    def _masked_lm(self, frames: Tensor, lengths: Tensor, given: LinguisticInput) -> Tensor:
+        """Cross entropy of the hidden tokens, for BERT with adapters that read so many frames, or none."""
+        ids, sizes = given.bert_ids(self.bert.bert_ids, self.units.vocab)
+        heard = self.adapters.hear(frames, lengths)
+        known = self.adapters(self.bert, self.bert.embed(ids), sizes, heard)[:, 1:-1]
+        return token_cross_entropy(known, given.cmlm, self.bert.head, self.config.label_smoothing)
 
     def _hidden(self, batch: Batch) -> LinguisticInput:
         """The truth with noise."""

@@ -26,8 +26,12 @@ class Weights:
     length: float = 0.1
     """The length predictor, where there is one (AB-Net's weight)."""
 
+    text: float = 0.0
+    """The masked language model on batches of text alone. 0 learns from speech alone, as published, and takes
+    no text sets; any other weight needs some."""
+
     def __post_init__(self) -> None:
-        for name in ("ctc", "cmlm", "length"):
+        for name in ("ctc", "cmlm", "length", "text"):
             check_range(name, getattr(self, name), 0)
 
 
@@ -49,7 +53,8 @@ class Config(ctc.Config):
     """What stands after each of BERT's blocks."""
 
     freeze_bert: bool = False
-    """Train nothing of BERT, as AB-Net does: only the adapters, the speech encoder and CTC learn."""
+    """Train nothing of BERT, as AB-Net does: only the adapters, the speech encoder and CTC learn, and from
+    text alone the adapters."""
 
     noise: Noise = "abnet"
     """How the truth is hidden in training; see `speechkit.fusion.conditional_mlm.add_noise`."""

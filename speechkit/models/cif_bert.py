@@ -41,6 +41,9 @@ class CifBert(CtcModel):
     Terms: `ctc`; `ce`, the cross entropy at slots that are not gold; `quantity`, by utterances. Watched:
     `gold`, the share of slots that hold the true word. In evaluation no slot is gold.
 
+    It learns from no text alone: without speech there is no vector for a slot, and where all slots hold true
+    words nothing is asked.
+
     Args:
         config: see `Config`.
         parts: what it is made of; the last channel of its encoder tells when a token is complete.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from speechkit.data.batch import Batch
@@ -127,3 +128,9 @@ def hear(model: CtcModel, batch: Batch, bridge: nn.Module | None = None) -> tupl
     frames, lengths = model.hear(batch)
     log_probs = log_softmax(model.head(model.dropout(frames)))
     return (frames if bridge is None else bridge(frames)), log_probs, lengths
+
+
+def hear_nothing(model: CtcModel, batch: Batch, dim: int) -> tuple[Tensor, Tensor]:
+    """What BERT's side is given in batches of text alone: H_A `(B, 0, dim)`, and `(B,)` zeros."""
+    lengths = batch["bert_tokens"].lengths
+    return model.head.weight.new_zeros(len(batch), 0, dim), torch.zeros_like(lengths)

@@ -39,6 +39,7 @@ from speechkit.models.linguistic_parts import (
     build_bridge,
     build_parts,
     hear,
+    hear_nothing,
 )
 from speechkit.models.wavbert_config import Config
 from speechkit.search.fused_outputs import FusedOutputs
@@ -77,8 +78,6 @@ class WavBert(CtcModel):
         recognise: heads of `encode` -> the text that is kept, as `""`, and that of each output by its name.
     """
 
-    text_requires = ("bert_tokens",)
-
     def __init__(self, config: Config, parts: Parts) -> None:
         super().__init__(config, *parts.acoustic)
         add_bert(self, config, parts)
@@ -96,9 +95,9 @@ class WavBert(CtcModel):
         weights |= {"ctc2": config.weights.ctc2} if self.head2 is not None else {}
         weights |= {"ce": config.weights.ce} if self.speaks else {}
         self.outputs += tuple(name for name in ("ctc2", "ce") if name in weights)
-        self.weights = {**weights, "text_cmlm": config.weights.text, "text_ce": config.weights.text}
-        if not self.speaks:
-            del self.weights["text_ce"]
+        texts = [f"text_{name}" for name in ("cmlm", "ce") if name in weights and config.weights.text]
+        self.text_requires = ("bert_tokens",) if texts else ()
+        self.weights = {**weights, **dict.fromkeys(texts, config.weights.text)}
 
     def _build_heads(self) -> None:
         config, dim, size = self.config, self.dim, len(self.units.vocab)
@@ -147,9 +146,8 @@ class WavBert(CtcModel):
         """Text alone: BERT and its side of the aggregation, with no frame to look at."""
         truth = batch["bert_tokens"]
         given = text_input(self.config.linguistic, truth, batch.keys, len(self.units.vocab))
-        nothing = truth.lengths.new_zeros(len(batch))
-        silence = self.head.weight.new_zeros(len(batch), 0, self.dim)
-        values = self._linguistic_loss(self._fuse(silence, nothing, given), given)
+        fused = self._fuse(*hear_nothing(self, batch, self.dim), given)
+        values = self._linguistic_loss(fused, given)
         return {f"text_{name}": value for name, value in values.items()}
 
     def _linguistic_loss(self, fused: Fused, given: LinguisticInput) -> dict[str, Tensor]:

@@ -28,7 +28,8 @@ class Weights:
     """mu_4: cross entropy on the fused linguistic side."""
 
     text: float = 0.5
-    """Both linguistic terms on batches of text alone; the paper has none."""
+    """Both linguistic terms on batches of text alone, which there must be then. 0 learns from speech alone,
+    as published, and takes no text sets."""
 
     def __post_init__(self) -> None:
         for name in ("ctc", "cmlm", "ctc2", "ce", "text"):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from bert_folders import SPECIAL, write_bert
 from factories import WORDS, waveform
+from tiny_text import make_text_set
 from tiny_training import World, rows
 
 from speechkit.bin.__main__ import main
@@ -57,3 +58,32 @@ def test_two_updates_and_text(world, kind, search, options):
     found = [json.loads(line) for line in (folder / "nbest.jsonl").read_text().splitlines()]
     assert {row["nbest"][0]["source"] for row in found} == {"ce" if kind == "cif_bert" else "cmlm"}
     assert len(found) == 4 and json.loads((folder / "decode.json").read_text())["seconds_after_encoder"] > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "terms"),
+    [
+        ("adapter_bert", {"weights__text": 0.5}, {"text_cmlm"}),
+        ("adapter_bert", {}, set()),
+        ("wavbert", {"choice__unit": "word"}, {"text_cmlm", "text_ce"}),
+        ("wavbert", {"choice__unit": "word", "weights__text": 0}, set()),
+    ],
+)
+def test_text_sets_beside_speech_or_none(world, kind, options, terms, capsys):
+    parts = ("adapters",) if kind == "adapter_bert" else ("embedding_attention", "aggregation")
+    values = {
+        f"{part}__{name}": size for part in parts for name, size in (("heads", 2), ("feed_forward", 24))
+    }
+    values |= {f"encoder__{name}": value for name, value in ENCODER.items()} | options
+    values |= {"name": kind, "units": "retokenised", "bert__folder": world.folder / "bert"}
+    values = {f"model__{name}": value for name, value in values.items()} | {"loop__max_updates": 2}
+    text = ["--train", str(world.train), str(make_text_set(world.folder / "text")), "plan.text.tokens=90"]
+    exp = f"exp/{kind}_{len(terms)}/seed1"
+    assert main(["train", *world.arguments(exp, **values), *(text if terms else ())]) == 0
+    for row in rows(world.folder / exp, "train"):
+        said = {name.removeprefix("loss_") for name in row if name.startswith("loss_")}
+        assert {"ctc", "cmlm"} | terms <= said and {name for name in said if "text" in name} == terms
+        assert all(row[f"loss_{name}"] > 0 for name in terms)
+    if not terms:
+        assert main(["train", *world.arguments("exp/refused", **values), *text]) == 1
+        assert f"model {kind} learns from speech, not from text alone" in capsys.readouterr().err

@@ -4,19 +4,21 @@ from functools import partial
 
 import pytest
 import torch
-from fusion_models import check_alone, gradients, learn_by_heart, make_model, parts_of
+from fusion_models import check_alone, gradients, learn_by_heart, make_model, parts_of, texts_of
 from tiny_linguistic import TEXTS, make_batch, shake
 
 from speechkit.decoding import mask_predict as search
 from speechkit.decoding.resources import Resources
 from speechkit.errors import InputError, ProblemsError
 from speechkit.fusion.conditional_mlm import add_noise
-from speechkit.models import adapter_bert, wavbert
+from speechkit.models import adapter_bert, linguistic_input, wavbert
 from speechkit.models.assets import Assets
+from speechkit.models.linguistic_input import text_input
 from speechkit.search import mask_predict
 
 SMALL = ["adapters.heads=2", "adapters.feed_forward=24"]
 RETOKENISED = "units=retokenised"
+TEXT = "weights.text=0.5"
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +39,20 @@ def chosen_tokens(model, batch):
 
 @pytest.mark.parametrize("options", [(), (RETOKENISED,), ("length=predict",), ("normaliser=tokens",)])
 def test_terms_are_the_counted_ones_and_finite(make, options):
-    model = make(*options).train()
-    batch = make_batch(model)
-    losses, counts = model.loss(batch, 15), model.counts(batch)
-    assert {name: count for name, (_, count) in losses.items()} == counts
-    assert all(torch.isfinite(value) for value, _ in losses.values())
+    model = make(TEXT, *options).train()
+    for batch in (make_batch(model), texts_of(make_batch(model))):
+        losses = model.loss(batch, 15)
+        assert {name: count for name, (_, count) in losses.items()} == model.counts(batch)
+        assert all(torch.isfinite(value) for value, _ in losses.values())
+    counts, text_counts = model.counts(make_batch(model)), model.counts(batch)
     length = {"length"} if "length=predict" in options else set()
-    assert set(counts) == set(model.weights) == {"ctc", "cmlm"} | length
+    assert set(counts) == {"ctc", "cmlm"} | length and set(text_counts) == {"text_cmlm"}
+    assert set(model.weights) == set(counts) | set(text_counts)
     if "normaliser=tokens" in options:
-        assert counts == {"ctc": 10, "cmlm": chosen_tokens(model, batch)}
+        hidden = chosen_tokens(model, batch)
+        assert counts == {"ctc": 10, "cmlm": hidden} and text_counts == {"text_cmlm": hidden}
     else:
-        assert set(counts.values()) == {3}
+        assert {*counts.values(), *text_counts.values()} == {3}
 
 
 def test_the_hidden_tokens_cost_smoothed_cross_entropy(make):
@@ -81,10 +86,40 @@ def test_each_term_moves_its_own_part(make):
     assert {n for n, _ in model.adapters.named_parameters(prefix="adapters")} <= moved["cmlm"]
 
 
+def test_text_alone_moves_berts_side_only(make):
+    """And of the adapters nothing that looks at frames."""
+    model = shake(make(TEXT, "length=predict")).eval()
+    moved = gradients(model, texts_of(make_batch(model)), "text_cmlm")
+    assert parts_of(moved) == {"adapters", "bert"}
+    assert any("feed_forward" in name for name in moved) and any("layer.0" in name for name in moved)
+    adapters = [name for name in moved if name.startswith("adapters.")]
+    assert not any(part in name for name in adapters for part in (".query.", ".key_value."))
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_text_alone_is_masked_prediction_by_a_bert_that_hears_nothing(make, norm):
+    """At the start, adapters that are the identity leave the loss of a plain BERT; speech changes nothing."""
+    model = make(TEXT, f"adapters.norm={norm}", "label_smoothing=0", double=True).eval()
+    batch = make_batch(model, torch.float64)
+    pieces, size = batch["bert_tokens"], len(model.units.vocab)
+    given = text_input(linguistic_input.Config(), pieces, batch.keys, size)
+    ids, sizes = given.bert_ids(model.bert.bert_ids, model.units.vocab)
+    with torch.no_grad():
+        value, count = model.loss(texts_of(batch), 0)["text_cmlm"]
+        log_probs = model.bert.head(model.bert(ids, sizes))[:, 1:-1].log_softmax(-1)
+        places = given.cmlm != linguistic_input.IGNORE
+        plain = -log_probs[places].gather(1, given.cmlm[places][:, None]).sum()
+        torch.testing.assert_close(value, plain, rtol=1e-4 if norm == "post" else 1e-10, atol=0)
+        shake(model)
+        apart = model.loss(batch, 0)["cmlm"][0] - model.loss(texts_of(batch), 0)["text_cmlm"][0]
+    assert count == 3 and apart.abs() > 1e-6
+
+
 def test_a_frozen_bert_learns_nothing_and_its_adapters_do(make):
-    model = shake(make("freeze_bert=true")).eval()
+    model = shake(make(TEXT, "freeze_bert=true")).eval()
     assert not any(p.requires_grad for p in model.bert.parameters())
     assert parts_of(gradients(model, make_batch(model), "cmlm")) == {"encoder", "adapters"}
+    assert parts_of(gradients(model, texts_of(make_batch(model)), "text_cmlm")) == {"adapters"}
 
 
 @pytest.mark.parametrize("options", [(), (RETOKENISED,), ("length=predict", "filling.length_beam=3")])
@@ -188,7 +223,13 @@ def test_what_cannot_be_is_refused(make, folder):
         adapter_bert.build(adapter_bert.Config(), Assets())
     with pytest.raises(InputError, match="heads=3 does not divide"):
         make("adapters.heads=3")
-    for option in ("label_smoothing=1", "weights.cmlm=-1", "filling.iterations=0", "length=none"):
+    for option in (
+        "label_smoothing=1",
+        "weights.cmlm=-1",
+        "weights.text=-1",
+        "filling.iterations=0",
+        "length=none",
+    ):
         with pytest.raises(ProblemsError):
             make(option)
     small = [

@@ -1,11 +1,10 @@
 """Wav-BERT: its start, its four losses, its ablations and controls, text alone, and what it recognises."""
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
-from fusion_models import ENCODER, check_alone, gradients, learn_by_heart, make_model, parts_of
+from fusion_models import ENCODER, check_alone, gradients, learn_by_heart, make_model, parts_of, texts_of
 from tiny_linguistic import BINS, TEXTS, make_batch, shake
 
 from speechkit.config import load_config
@@ -31,11 +30,6 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def make(folder):
     return partial(make_model, wavbert, folder, *SMALL)
-
-
-def texts_of(batch):
-    """The same without speech."""
-    return replace(batch, fields={"bert_tokens": batch["bert_tokens"]})
 
 
 def test_the_start_is_ctc_beside_a_plain_bert(make):
