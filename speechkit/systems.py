@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +49,9 @@ class System:
 
     title: str
     """A short description for the table."""
+    like: str | None = None
+    """System above this one that it is a variant of: what is not said here is as there, `paper` aside; its
+    `options` come after those."""
     stage: Literal[4, 5] = 5
     """4: pre-training, which needs no tokenizer and is not decoded; 5: training or fine-tuning."""
     train: str | None = None
@@ -95,7 +98,7 @@ class System:
             raise ValueError("commands stand instead of train, tune and init_encoder")
         if self.stage == 4 and self.decodes:
             raise ValueError("stage 4 trains nothing that can be decoded")
-        if not self.train and (self.tune or self.init_encoder):
+        if not self.train and not self.like and (self.tune or self.init_encoder):
             raise ValueError("tune and init_encoder need train")
         if (self.curve is None) != (self.minutes is None):
             raise ValueError("curve and minutes go together")
@@ -135,6 +138,7 @@ class Systems:
     """What the paper's numbers are, such as `CER % of ... (2021), table 2`."""
 
     def __post_init__(self) -> None:
+        self.systems = _completed(self.systems)
         sets = [Path(path).name for path in self.test_sets]
         for name, system in self.systems.items():
             named = [("decodes", how, self.decodes) for how in system.decodes]
@@ -151,6 +155,32 @@ class Systems:
                     raise ValueError(
                         f"systems.{name}.{key}: no {what} '{value}'{nearest(value, list(known))}"
                     )
+
+
+def _completed(systems: dict[str, System]) -> dict[str, System]:
+    """The same with what variants have from the systems that they are like; ValueError if there are none."""
+    done: dict[str, System] = {}
+    for name, system in systems.items():
+        if system.like is not None:
+            if system.like not in done:
+                hint = nearest(system.like, list(done))
+                raise ValueError(f"systems.{name}.like: no system '{system.like}' above it{hint}")
+            other = done[system.like]
+            taken = {key: getattr(other, key) for key in _unsaid(system) if key != "paper"}
+            options = [*other.options, *system.options]
+            system = replace(system, **{**taken, "options": options, "like": None})
+        done[name] = system
+    return done
+
+
+def _unsaid(system: System) -> list[str]:
+    """Fields that have their default values."""
+    defaults = {
+        spec.name: spec.default_factory() if spec.default is MISSING else spec.default
+        for spec in fields(System)
+        if spec.default is not MISSING or spec.default_factory is not MISSING
+    }
+    return [name for name, default in defaults.items() if getattr(system, name) == default]
 
 
 def read_systems(path: str | Path, work: str | Path = ".") -> Systems:

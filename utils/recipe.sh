@@ -53,6 +53,12 @@ fetch_bert() {
   hf download "$bert" config.json tokenizer_config.json vocab.txt model.safetensors --local-dir "$bert_folder"
 }
 
+# link_bert FOLDER [NORMALISER]: says how BERT's vocabulary fits FOLDER/train/text, and makes FOLDER/bert a link to it.
+link_bert() {
+  speechkit bert-fit "$bert_folder" "$1/train/text" "${@:2}"
+  ln -sfn "$(realpath "$bert_folder")" "$1/bert"
+}
+
 # ---- recipes that compare the systems of conf/systems.yaml --------------------------------------------------
 # Their options are quick, methods, seeds, lanes, processes and force, as in egs/librispeech/asr1/run.sh.
 
@@ -68,11 +74,12 @@ choose_systems() {
     --lanes "${lanes:?}" --force "${force:?}")
 }
 
-# convert_checkpoint: what --checkpoint names, with its --dictionary, becomes the system "downloaded" of every seed.
+# convert_checkpoint [SYSTEM FILE]: FILE (what --checkpoint names), with its --dictionary, becomes SYSTEM ("downloaded") of
+# every seed.
 convert_checkpoint() {
   local seed
   for ((seed = 1; seed <= seeds; seed++)); do
-    speechkit convert --model "${checkpoint:?}" --out "$work/exp/downloaded/seed$seed/final" --force "$force" \
+    speechkit convert --model "${2:-${checkpoint:?}}" --out "$work/exp/${1:-downloaded}/seed$seed/final" --force "$force" \
       ${dictionary:+--dictionary "$dictionary"}
   done
 }

@@ -3,17 +3,21 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import miniature_corpora as mini
 import pytest
 import soundfile
+from bert_folders import SPECIAL, write_bert
 from recipes.large_recipe import ROOT, copy, program, run, stages, texts
 from recipes.test_mandarin_ssl import make_checkpoint
 from unit.data.test_download import web  # noqa: F401
 
-from speechkit.config import load_config
+from speechkit.config import differences, load_config, to_dict
 from speechkit.decoding import DecodeConfig
 from speechkit.errors import InputError
+from speechkit.fusion.gold_rate import GoldRate
+from speechkit.systems import read_systems
 from speechkit.train.run import RunConfig
 
 RECIPE = ROOT / "egs/aishell/asr1"
@@ -114,25 +118,125 @@ def test_values_are_those_of_the_paper():
     assert (decode.grid["word_bonus"][0], len(decode.grid["word_bonus"])) == (-2.0, 9)
 
 
-def make_bert(folder, words, **settings):
-    """The folder of a BERT whose pieces are these words; as much of it as a tokenizer reads."""
-    folder.mkdir()
-    vocab = ["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
-    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in vocab), encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    return folder
+def read_system(recipe, name, systems="systems.yaml"):
+    """The training configuration of a system, its options included."""
+    system = read_systems(recipe / "conf" / systems).systems[name]
+    return load_config(RunConfig, recipe / system.train, system.options)
+
+
+def test_systems_with_a_bert_are_trained_as_the_ctc_that_they_are_compared_with():
+    ctc = load_config(RunConfig, RECIPE / "conf/train_wav2vec2.yaml")
+    wavbert, adapter, cif, replaced = (
+        load_config(RunConfig, RECIPE / f"conf/train_{name}.yaml")
+        for name in ("wavbert", "adapter_bert", "cif_bert", "embedding_replacement")
+    )
+    for config in (wavbert, adapter, cif, replaced):
+        assert config.model.units == "shared" and config.model.bert.init == "pretrained"
+        for part in ("plan", "optim", "schedule", "loop", "validation", "checkpoints"):
+            assert getattr(config, part) == getattr(ctc, part)
+    for config in (wavbert, adapter, replaced):
+        assert config.model.encoder == ctc.model.encoder and config.model.masking == ctc.model.masking
+        assert config.freeze == ctc.freeze
+    model, sampling = wavbert.model, wavbert.model.linguistic.sampling
+    assert [round(sampling.p(s), 9) for s in (0, 40_000, 70_000, 100_000, 200_000)] == [
+        0.9,
+        0.9,
+        0.5,
+        0.1,
+        0.1,
+    ]
+    assert vars(model.weights) == {"ctc": 0.5, "cmlm": 0.5, "ctc2": 0.5, "ce": 0.5, "text": 0.0}
+    assert model.embedding_attention is not None
+    for part in (
+        model.embedding_attention,
+        model.aggregation,
+        adapter.model.adapters,
+        replaced.model.aggregation,
+    ):
+        assert (part.heads, part.feed_forward) == (8, 2048)
+    assert (replaced.model.replacement.max_len, replaced.model.replacement.layers) == (60, 3)
+    assert adapter.model.label_smoothing == 0.1 and not adapter.model.freeze_bert
+
+    assert replace(cif.model.encoder, feature_grad_mult=1.0) == ctc.model.encoder
+    assert cif.model.encoder.feature_grad_mult == 0
+    time, channels = cif.model.masking.time, cif.model.masking.channels
+    assert (time.probability, time.length, channels) == (0.1, 2, ctc.model.masking.channels)
+    gold = GoldRate(cif.model.gold)
+    assert [round(gold.rate(s), 9) for s in (0, 10_000, 50_000, 90_000)] == [0.9, 0.9, 0.55, 0.2]
+    assert [(rule.pattern, rule.until) for rule in cif.freeze] == [("encoder.*", 10_000), ("bert.*", 10_000)]
+
+
+def test_variants_differ_from_wavbert_in_one_thing():
+    wavbert = to_dict(read_system(RECIPE, "wavbert"))
+    differ = {
+        "wavbert_acoustic_guided": {"model.aggregation.branches"},
+        "wavbert_linguistic_guided": {"model.aggregation.branches"},
+        "wavbert_no_gates": {"model.aggregation.gate"},
+        "wavbert_truth": {"model.linguistic.sampling.high", "model.linguistic.sampling.low"},
+        "wavbert_hypothesis": {"model.linguistic.sampling.high", "model.linguistic.sampling.low"},
+        "wavbert_random_bert": {"model.bert.init"},
+        "wavbert_masks": {"model.reads"},
+        "wavbert_cn": set(),
+    }
+    for name, keys in differ.items():
+        lines = differences(wavbert, to_dict(read_system(RECIPE, name)))
+        assert {line.split(":")[0] for line in lines} == keys, name
+    assert read_system(RECIPE, "wavbert_no_embedding_attention").model.embedding_attention is None
+    said = [
+        read_system(RECIPE, f"wavbert_{name}").model.linguistic.sampling for name in ("truth", "hypothesis")
+    ]
+    assert [[each.p(s) for s in (0, 70_000, 200_000)] for each in said] == [[1, 1, 1], [0, 0, 0]]
+
+
+def test_rescoring_is_the_papers_and_a_stronger_one():
+    plain, both = (
+        load_config(DecodeConfig, RECIPE / f"conf/decode_{name}.yaml")
+        for name in ("rescore", "ngram_rescore")
+    )
+    assert (plain.search.beam, plain.search.nbest, plain.search.first_score) == (5, 5, "ctc")
+    assert plain.grid == {"bert_weight": [round(0.05 * k, 2) for k in range(21)]}
+    assert (both.search.beam, both.search.nbest, both.search.first_score) == (50, 16, "beam")
+    decodes = read_systems(RECIPE / "conf/systems.yaml").decodes
+    assert decodes["rescore"].lm is None and decodes["ngram_rescore"].lm.endswith("ngram.arpa")
+
+
+def check_fusion(exp, places):
+    """Each place in exp was decoded and scored, by the model's own output; BERT learnt and was asked."""
+    for place, sources in places.items():
+        folder = exp / place
+        rows = [json.loads(line) for line in (folder / "nbest.jsonl").open()]
+        assert {each["source"] for row in rows for each in row["nbest"]} == sources, place
+        assert json.loads((folder / "result.json").read_text())["cer"]["rate"] >= 0
+    said = (exp / "wavbert/seed1/train.log").read_text()
+    assert "init bert: " in said and "encoder from " in said
+    trained = [json.loads(line) for line in (exp / "wavbert/seed1/metrics.jsonl").open()]
+    assert any("truth" in row for row in trained)
+    tuned = json.loads(next(exp.glob("*/seed1/decode_test_rescore/decode.json")).read_text())["tuned_on"]
+    assert len(tuned["trials"]) == 21 and tuned["set"].endswith("dump/dev")
+
+
+FUSED = {
+    "wavbert/seed1/decode_test_fused": {"ctc2", "ce", "ctc"},
+    "cif_bert/seed1/decode_test_fused": {"ce"},
+    "embedding_replacement/seed1/decode_test_fused": {"hpos", "ce", "ctc"},
+    "adapter_bert/seed1/decode_test_mask_predict": {"cmlm"},
+}
+"""Folder of a decode -> the outputs that its lists hold."""
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_every_stage_in_miniature(tmp_path):
     made = mini.make_aishell(tmp_path, seconds=2.2)
     characters = sorted(set("".join(mini.CHINESE)) - {" "})
-    bert = make_bert(tmp_path / "bert", ["龘", *characters, "##天", "ktv"], do_lower_case=False)
+    vocab = [*SPECIAL, "龘", *characters, "##天", "ktv"]
+    tokenizer = {"do_lower_case": False}
+    bert = write_bert(tmp_path / "bert", vocab, tokenizer=tokenizer, max_position_embeddings=64)
     recipe = copy("aishell/asr1", tmp_path)
     checkpoint = make_checkpoint(tmp_path / "checkpoint")
     options = ["--corpus-dir", tmp_path / "aishell", "--bert", bert, "--checkpoint", checkpoint]
-    said = stages(recipe, *options, timeout=800)
+    options += ["--methods", "all"]
+    said = stages(recipe, *options, timeout=1500)
     assert "finished stages 0 1 2 3 4 5 6 7 8" in said
     tokens = [line.split()[0] for line in (recipe / "quick/data/tokens/units/tokens.txt").open()]
     assert tokens[2:-1] == characters, "the pieces of the training text"
@@ -151,6 +255,7 @@ def test_every_stage_in_miniature(tmp_path):
         assert result["cer"]["counts"]["characters"] == sum(map(len, made["test"].values()))
         assert all(len(line.split()) <= 2 for line in (folder / "text").open()), "no spaces in Chinese"
     assert "encoder from quick/exp/downloaded/seed1/final" in (exp / "wav2vec2/seed1/train.log").read_text()
+    check_fusion(exp, FUSED)
     assert "CER does not count spaces" in (recipe / "quick/RESULTS.md").read_text()
     assert soundfile.info(next((recipe / "quick/dump/test/audio").rglob("*.wav"))).samplerate == 16000
 

@@ -3,16 +3,19 @@
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 
 import miniature_corpora as mini
 import pytest
 import soundfile
+from bert_folders import SPECIAL, write_bert
 from recipes.large_recipe import ROOT, copy, program, run, stages, texts
-from recipes.test_aishell_asr import make_bert
+from recipes.test_aishell_asr import FUSED, check_fusion, read_system
 from recipes.test_mandarin_ssl import make_checkpoint
 
-from speechkit.config import load_config
+from speechkit.config import differences, load_config, to_dict
 from speechkit.errors import InputError
+from speechkit.systems import read_systems
 from speechkit.train.run import RunConfig
 
 RECIPE = ROOT / "egs/babel/asr1"
@@ -250,6 +253,29 @@ def test_values_are_those_of_the_paper():
     assert base.optim == large.optim and base.schedule == large.schedule and base.freeze == large.freeze
 
 
+def test_wavbert_differs_from_that_of_aishell_in_its_schedule():
+    own, large = (read_system(RECIPE, name) for name in ("wavbert", "wavbert_xlsr53"))
+    aishell = read_system(ROOT / "egs/aishell/asr1", "wavbert")
+    p = own.model.linguistic.sampling.p
+    assert [round(p(s), 9) for s in (0, 100_000, 150_000, 200_000)] == [0.9, 0.9, 0.5, 0.1]
+    sampling = {"model.linguistic.sampling.start", "model.linguistic.sampling.end"}
+    lines = differences(to_dict(aishell), to_dict(own))
+    assert {line.split(":")[0] for line in lines} == sampling
+    assert large.plan == load_config(RunConfig, RECIPE / "conf/train_xlsr53.yaml").plan
+    assert large.model == own.model
+
+
+@pytest.mark.parametrize("language", list(CODES))
+def test_a_language_adds_the_papers_numbers_and_nothing_else(language):
+    plain = read_systems(RECIPE / "conf/systems.yaml")
+    own = read_systems(RECIPE / f"conf/systems_{language}.yaml")
+    numbers = {name: system.paper for name, system in own.systems.items() if system.paper}
+    assert {"wav2vec2", "wav2vec2_letters", "wavbert", "adapter_bert", "cif_bert"} <= set(numbers)
+    assert numbers["wavbert"]["fused"]["test"] < numbers["wav2vec2"]["greedy"]["test"]
+    without = {name: replace(system, paper={}) for name, system in own.systems.items()}
+    assert replace(own, systems=without, paper=None) == plain and list(without) == list(plain.systems)
+
+
 @pytest.mark.parametrize(
     "options, says",
     [
@@ -258,6 +284,10 @@ def test_values_are_those_of_the_paper():
         (["--bert", "/nowhere/bert"], "--bert: no folder /nowhere/bert"),
         (["--stage", "1", "--stop-stage", "1"], "--corpus-dir: name a language pack"),
         (["--stage", "4", "--stop-stage", "4"], "--checkpoint: name a Hugging Face folder"),
+        (
+            ["--stage", "4", "--stop-stage", "4", "--checkpoint", "x", "--bert", "none"],
+            "only --methods conformer does without a BERT",
+        ),
     ],
 )
 def test_options_with_few_values_are_checked(options, says):
@@ -266,17 +296,18 @@ def test_options_with_few_values_are_checked(options, says):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_every_stage_in_miniature(tmp_path):
     pack, _ = mini.make_babel(tmp_path, "vietnamese")
     sentences = " ".join(mini.BABEL["vietnamese"][1]).split()
     pieces = sorted({"h", "##ô", "##m", *sentences} - {"hôm"})
-    bert = make_bert(tmp_path / "bert", ["##x", *pieces], do_lower_case=True)
+    vocab, tokenizer = [*SPECIAL, "##x", *pieces], {"do_lower_case": True}
+    bert = write_bert(tmp_path / "bert", vocab, tokenizer=tokenizer, max_position_embeddings=64)
     copy("aishell/asr1", tmp_path)
     recipe = copy("babel/asr1", tmp_path)
     options = ["--corpus-dir", pack, "--language", "vietnamese", "--bert", bert, "--dev-share", "0.3"]
-    options += ["--checkpoint", make_checkpoint(tmp_path / "checkpoint"), "--methods", "conformer,wav2vec2"]
-    said = stages(recipe, *options, timeout=800)
+    options += ["--checkpoint", make_checkpoint(tmp_path / "checkpoint"), "--methods", "all"]
+    said = stages(recipe, *options, timeout=1500)
     work = recipe / "quick/vietnamese"
     assert "finished stages 0 1 2 3 4 5 6 7 8" in said and not (recipe / "quick/exp").exists()
 
@@ -294,6 +325,7 @@ def test_every_stage_in_miniature(tmp_path):
         result = json.loads((folder / "result.json").read_text())
         assert result["scored"]["cer_counts_spaces"] is True
         assert result["cer"]["counts"]["characters"] == sum(map(len, reference))
+    check_fusion(exp, FUSED)
     stages(recipe, *options, "--stage", "7", "--stop-stage", "7", "--cer-space", "drop")
     result = json.loads((exp / "wav2vec2/seed1/decode_test_greedy/result.json").read_text())
     assert result["scored"]["cer_counts_spaces"] is False

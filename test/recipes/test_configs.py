@@ -4,14 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_linguistic import BINS, FRAMES, TEXTS, make_assets
 
 from speechkit.config import dump, load_config, load_kind, read_yaml
-from speechkit.data.batch import Batch, Padded
+from speechkit.data.batch import Batch, Padded, pad
 from speechkit.decoding import DecodeConfig
 from speechkit.models import MODELS
 from speechkit.models.assets import Assets
 from speechkit.systems import read_systems
 from speechkit.text.normalise import Normaliser
+from speechkit.train import optim
+from speechkit.train.freeze import Freezing
 from speechkit.train.run import RunConfig
 
 EGS = Path(__file__).parents[2] / "egs"
@@ -36,11 +39,18 @@ def test_there_are_recipes():
 
 
 @pytest.mark.parametrize("path", TRAIN, ids=name)
-def test_a_training_configuration_builds_its_model(path, tmp_path):
+def test_a_training_configuration_is_written_and_read_again(path, tmp_path):
     config = load_config(RunConfig, path)
     again = tmp_path / "again.yaml"
     again.write_text(dump(config), encoding="utf-8")
     assert load_config(RunConfig, again) == config
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in TRAIN if load_config(RunConfig, path).model.name == "ctc"], ids=name
+)
+def test_a_ctc_system_is_built_in_its_size(path):
+    config = load_config(RunConfig, path)
     model = load_kind(MODELS, config.model.name).build(config.model, Assets(Letters())).eval()
     (field,) = model.inputs
     shape, lengths = {"features": ((2, 200, 80), [200, 120]), "speech": ((2, 8000), [8000, 5000])}[field]
@@ -49,6 +59,91 @@ def test_a_training_configuration_builds_its_model(path, tmp_path):
     log_probs, frames = model.encode(Batch(["a", "b"], torch.zeros(2).long(), fields=fields))["ctc"]
     assert log_probs.shape[::2] == (2, len(Letters.vocab))
     assert torch.equal(frames, model.output_lengths(lengths)) and log_probs.isfinite().all()
+
+
+SMALL = ("dim=32", "layers=2", "heads=2", "feed_forward=48")
+TINY = {
+    "conformer": SMALL,
+    "wav2vec2": (
+        *SMALL,
+        "preset=base",
+        f"conv_channels={[16] * 7}",
+        "pos_conv_kernel=8",
+        "pos_conv_groups=4",
+    ),
+}
+"""Encoder -> its size here, whatever the configuration says; BERT's is that of `tiny_linguistic`."""
+
+
+def tiny(path, options=()):
+    """The configuration with a small encoder."""
+    encoder = getattr(load_config(RunConfig, path).model, "encoder", None)
+    sizes = [f"model.encoder.{size}" for size in TINY[encoder.name]] if encoder else []
+    return load_config(RunConfig, path, [*options, *sizes])
+
+
+def make_batches(model, assets):
+    """What the model reads: an utterance for each text, or, where it hears nothing, text alone."""
+    keys, ids = torch.tensor([11, 12, 13]), ["u1", "u2", "u3"]
+    heard = {
+        "features": lambda: pad([torch.randn(n, BINS) for n in FRAMES]),
+        "speech": lambda: pad([torch.randn(200 * n) for n in FRAMES]),
+        "tokens": lambda: pad([torch.tensor(assets.tokenizer.encode(text)) for text in TEXTS]),
+        "bert_tokens": lambda: pad([torch.tensor(assets.bert.vocab.encode(text)) for text in TEXTS]),
+    }
+    needs = [needed for needed in (model.requires, getattr(model, "text_requires", ())) if needed]
+    return [Batch(ids, keys, None, {field: heard[field]() for field in needed}) for needed in needs]
+
+
+def take_two_steps(config, folder):
+    """Trains as the loop does; what the freezing rules and the optimiser name must be there."""
+    shared = getattr(config.model, "units", "shared") == "shared"
+    assets = make_assets(folder, shared, positions=64)
+    torch.manual_seed(1)
+    model = load_kind(MODELS, config.model.name).build(config.model, assets).train()
+    freezing = Freezing(model, config.freeze)
+    optimiser = optim.build(config.optim, model)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for update in range(2):
+        model.set_update(update)
+        freezing(update)
+        for batch in make_batches(model, assets):
+            losses = model.loss(batch, update)
+            assert set(losses) == set(model.counts(batch))
+            terms = [
+                model.weights[key] * losses[key][0] / losses[key][1] for key in losses if key in model.weights
+            ]
+            assert terms and all(term.isfinite() for term in terms)
+            sum(terms).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    learnt = {key for key, parameter in model.named_parameters() if parameter.requires_grad}
+    assert (
+        changed
+        and changed & learnt
+        and not {key for key in changed if key in dict(model.named_parameters())} - learnt
+    )
+    return model
+
+
+@pytest.mark.parametrize("path", TRAIN, ids=name)
+def test_a_training_configuration_takes_two_steps(path, tmp_path):
+    take_two_steps(tiny(path), tmp_path)
+
+
+VARIANTS = [
+    pytest.param(path.parents[1] / system.train, system.options, id=f"{name(path.parents[1])}-{key}")
+    for path in SYSTEMS
+    if path.name == "systems.yaml"
+    for key, system in read_systems(path).systems.items()
+    if system.train and key.startswith("wavbert_")
+]
+
+
+@pytest.mark.parametrize(("path", "options"), VARIANTS)
+def test_a_variant_of_wavbert_takes_two_steps(path, options, tmp_path):
+    take_two_steps(tiny(path, options), tmp_path)
 
 
 @pytest.mark.parametrize("path", DECODE, ids=name)
@@ -74,4 +169,5 @@ def test_a_comparison_names_files_that_exist(path):
 def test_a_configuration_is_short(path):
     values, _ = read_yaml(path)
     assert values, "an empty file says nothing"
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 60
+    longest = 80 if path.name == "systems.yaml" else 60
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= longest

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# AISHELL-1: 150 h of read Mandarin, recognised as the characters that a Chinese BERT reads.
+# AISHELL-1: 150 h of read Mandarin, by Wav-BERT and the systems that it was compared with.
 #   ./run.sh --checkpoint /path/to/wav2vec2                   everything; the corpus and BERT are downloaded
 #   ./run.sh --corpus-dir /path --bert /path/to/bert ...      no download
-#   ./run.sh --methods conformer --bert none                    no checkpoint, no BERT: all characters of the text
+#   ./run.sh --checkpoint /path --chinese-checkpoint /path --methods all     all baselines, ablations and controls
+#   ./run.sh --methods conformer --bert none                  no checkpoint, no BERT: all characters of the text
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -12,9 +13,10 @@ list_stages=false            # print the stages and stop
 force=false                  # make again what is up to date
 quick=false                  # tiny models, few updates, in quick/: a check of the machinery on a corpus in miniature, no result
 corpus_dir=                  # holds data_aishell; empty downloads it into downloads/
-bert="bert-base-chinese"     # whose pieces are recognised: a Hugging Face folder, or a name on its hub; none does without
+bert="bert-base-chinese"     # of all systems, and whose pieces they speak: a Hugging Face folder, or a name on its hub; or none
 checkpoint=                  # of wav2vec 2.0: Hugging Face folder, fairseq .pt or torchaudio file (stage 4)
-methods=conformer,wav2vec2   # systems of conf/systems.yaml or patterns, between commas
+chinese_checkpoint=          # the same for the systems *_cn
+methods="bert*,wav2vec2,wavbert"  # systems of conf/systems.yaml or patterns, between commas, or all
 seeds=1                      # runs of each system
 order=4                      # of the n-gram model of characters
 lanes=1                      # systems trained or decoded at a time
@@ -52,16 +54,19 @@ if stage 2 "validate, format audio, statistics of features"; then
   done
 fi
 
-if stage 3 "tokens: characters as BERT cuts them; n-gram model of characters"; then
+if stage 3 "tokens: characters as BERT cuts them; n-gram model of characters; what BERT knows of the text"; then
   speechkit tokenizer --text "$work/dump/train/text" --check "$work/data/dev/text" "${units[@]}" \
     --out "$work/data/tokens/units" --force "$force" form=NFKC case=lower
   speechkit ngram train --text "$work/dump/train/text" --ids true --tokenizer "$work/data/tokens/units" \
     --order "$order" --discount-fallback true --out "$work/data/lm/ngram.arpa" --force "$force"
+  [[ $bert == none ]] || link_bert "$work/data" form=NFKC case=lower
 fi
 
 if stage 4 "convert the checkpoint"; then
-  [[ -n $checkpoint || $methods == conformer ]] || die "--checkpoint: name a Hugging Face folder, fairseq .pt or torchaudio file"
+  [[ -n $checkpoint$chinese_checkpoint || $methods == conformer ]] || die "--checkpoint: name a Hugging Face folder, fairseq .pt or torchaudio file"
+  [[ $bert != none || $methods == conformer ]] || die "--bert none: only --methods conformer does without a BERT"
   [[ -z $checkpoint ]] || convert_checkpoint
+  [[ -z $chinese_checkpoint ]] || convert_checkpoint downloaded_cn "$chinese_checkpoint"
 fi
 
 compare_systems "train, and fine-tune the checkpoint"

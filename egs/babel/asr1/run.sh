@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# BABEL: telephone conversations in Vietnamese, Swahili or Tamil, from IARPA's full language packs (8 kHz).
+# BABEL: telephone conversations in Vietnamese, Swahili or Tamil, from IARPA's full language packs (8 kHz), by Wav-BERT and
+# the systems that it was compared with.
 #   ./run.sh --corpus-dir /path/to/pack --language swahili --checkpoint /path/to/wav2vec2
+#   ./run.sh --corpus-dir /path/to/pack --language tamil --checkpoint /path --xlsr53 /path --methods all
 #   ./run.sh --corpus-dir /path/to/pack --language tamil --methods conformer --bert none     no checkpoint, no BERT
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -14,9 +16,10 @@ corpus_dir=                            # the language pack, with the folder conv
 language=swahili                       # vietnamese, swahili or tamil; all is made in a folder of that name
 dev_share=0.05                         # share of the training speech, by speakers, that becomes the dev set
 cer_space=keep                         # whether CER counts spaces: keep or drop
-bert="bert-base-multilingual-uncased"  # whose pieces are recognised: a Hugging Face folder, or a name on its hub; none does without
+bert="bert-base-multilingual-uncased"  # of all systems, and whose pieces they speak: a Hugging Face folder, or a name on its hub; or none
 checkpoint=                            # of wav2vec 2.0: Hugging Face folder, fairseq .pt or torchaudio file (stage 4)
-methods="conformer,wav2vec2*"          # systems of conf/systems.yaml or patterns, between commas
+xlsr53=                                # the same for the systems *xlsr53*
+methods="bert*,wav2vec2*,wavbert"      # systems of conf/systems.yaml or patterns, between commas
 seeds=1                                # runs of each system
 order=4                                # of the n-gram model of words
 lanes=1                                # systems trained or decoded at a time
@@ -32,6 +35,7 @@ check_int stage stop_stage seeds order lanes processes jobs
 [[ $cer_space =~ ^(keep|drop)$ ]] || die "--cer-space must be keep or drop, got '$cer_space'"
 
 choose_systems "$language"
+[[ $quick == true ]] || systems=conf/systems_$language.yaml  # what stage 8 reads: the same, with the paper's numbers
 spaces=true; [[ $cer_space == keep ]] || spaces=false
 matrix+=(--cer-spaces "$spaces")
 choose_bert
@@ -60,11 +64,14 @@ if stage 3 "tokens: letters, pieces of BERT; words, n-gram model of words"; then
   speechkit ngram train --text "$work/dump/train/text" --ids true --order "$order" --discount-fallback true \
     --out "$work/data/lm/ngram.arpa" --force "$force"
   cut -d ' ' -f 2- "$work/dump/train/text" | tr -s ' ' '\n' | grep . | LC_ALL=C sort -u >"$work/data/lm/words"
+  [[ $bert == none ]] || link_bert "$work/data"
 fi
 
 if stage 4 "convert the checkpoint"; then
-  [[ -n $checkpoint || $methods == conformer ]] || die "--checkpoint: name a Hugging Face folder, fairseq .pt or torchaudio file"
+  [[ -n $checkpoint$xlsr53 || $methods == conformer ]] || die "--checkpoint: name a Hugging Face folder, fairseq .pt or torchaudio file"
+  [[ $bert != none || $methods == conformer ]] || die "--bert none: only --methods conformer does without a BERT"
   [[ -z $checkpoint ]] || convert_checkpoint
+  [[ -z $xlsr53 ]] || convert_checkpoint downloaded_xlsr53 "$xlsr53"
 fi
 
 compare_systems "train, and fine-tune the checkpoint"
