@@ -235,7 +235,7 @@ def test_every_stage_in_miniature(tmp_path):
     recipe = copy("aishell/asr1", tmp_path)
     checkpoint = make_checkpoint(tmp_path / "checkpoint")
     options = ["--corpus-dir", tmp_path / "aishell", "--bert", bert, "--checkpoint", checkpoint]
-    options += ["--methods", "all"]
+    options += ["--methods", "all", "--chinese-checkpoint", checkpoint]
     said = stages(recipe, *options, timeout=1500)
     assert "finished stages 0 1 2 3 4 5 6 7 8" in said
     tokens = [line.split()[0] for line in (recipe / "quick/data/tokens/units/tokens.txt").open()]
@@ -256,6 +256,7 @@ def test_every_stage_in_miniature(tmp_path):
         assert all(len(line.split()) <= 2 for line in (folder / "text").open()), "no spaces in Chinese"
     assert "encoder from quick/exp/downloaded/seed1/final" in (exp / "wav2vec2/seed1/train.log").read_text()
     check_fusion(exp, FUSED)
+    assert (exp / "downloaded_cn/seed1/final/model.safetensors").exists()
     assert "CER does not count spaces" in (recipe / "quick/RESULTS.md").read_text()
     assert soundfile.info(next((recipe / "quick/dump/test/audio").rglob("*.wav"))).samplerate == 16000
 

@@ -2,7 +2,7 @@
 # BABEL: telephone conversations in Vietnamese, Swahili or Tamil, from IARPA's full language packs (8 kHz), by Wav-BERT and
 # the systems that it was compared with.
 #   ./run.sh --corpus-dir /path/to/pack --language swahili --checkpoint /path/to/wav2vec2
-#   ./run.sh --corpus-dir /path/to/pack --language tamil --checkpoint /path --xlsr53 /path --methods all
+#   ./run.sh --corpus-dir /path/to/pack --language tamil --checkpoint /path --multilingual-checkpoint /path --methods all
 #   ./run.sh --corpus-dir /path/to/pack --language tamil --methods conformer --bert none     no checkpoint, no BERT
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -18,7 +18,7 @@ dev_share=0.05                         # share of the training speech, by speake
 cer_space=keep                         # whether CER counts spaces: keep or drop
 bert="bert-base-multilingual-uncased"  # of all systems, and whose pieces they speak: a Hugging Face folder, or a name on its hub; or none
 checkpoint=                            # of wav2vec 2.0: Hugging Face folder, fairseq .pt or torchaudio file (stage 4)
-xlsr53=                                # the same for the systems *xlsr53*
+multilingual_checkpoint=               # the same for the systems *xlsr53*
 methods="bert*,wav2vec2*,wavbert"      # systems of conf/systems.yaml or patterns, between commas
 seeds=1                                # runs of each system
 order=4                                # of the n-gram model of words
@@ -68,10 +68,10 @@ if stage 3 "tokens: letters, pieces of BERT; words, n-gram model of words"; then
 fi
 
 if stage 4 "convert the checkpoint"; then
-  [[ -n $checkpoint$xlsr53 || $methods == conformer ]] || die "--checkpoint: name a Hugging Face folder, fairseq .pt or torchaudio file"
+  [[ -n $checkpoint$multilingual_checkpoint || $methods == conformer ]] || die "--checkpoint: name a Hugging Face folder, fairseq .pt or torchaudio file"
   [[ $bert != none || $methods == conformer ]] || die "--bert none: only --methods conformer does without a BERT"
   [[ -z $checkpoint ]] || convert_checkpoint
-  [[ -z $xlsr53 ]] || convert_checkpoint downloaded_xlsr53 "$xlsr53"
+  [[ -z $multilingual_checkpoint ]] || convert_checkpoint downloaded_xlsr53 "$multilingual_checkpoint"
 fi
 
 compare_systems "train, and fine-tune the checkpoint"
