@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from speechkit.config import check_range
 from speechkit.fusion.gate import Gate
 from speechkit.layers.attention import SelfAttention
-from speechkit.layers.cross_attention import CrossAttention, check_heads, set_to_zero
+from speechkit.layers.cross_attention import Clocks, CrossAttention, check_heads, set_to_zero
 from speechkit.layers.dropout import FrameDropout
 from speechkit.layers.masks import Packing
 
@@ -42,6 +42,10 @@ class Config:
 
     init: Literal["identity", "xavier"] = "identity"
     """`identity`: output projections begin at zero and gates at a bias of -2; `xavier`: everything random."""
+
+    clock: bool = False
+    """Attention between the two sides knows which frames CTC took for which token, and begins by looking
+    there; the paper's must find out by itself."""
 
     dropout: float = 0.1
     """Probability of dropping a value of what is added, and inside the feed-forward layers."""
@@ -70,6 +74,9 @@ def xavier_(module: nn.Module) -> None:
         if isinstance(part, nn.Linear):
             nn.init.xavier_uniform_(part.weight)
             nn.init.zeros_(part.bias)
+    for part in module.modules():
+        if isinstance(part, CrossAttention) and part.clock:
+            part.expect_same_time()
 
 
 class GatedAttention(nn.Module):
@@ -88,7 +95,7 @@ class GatedAttention(nn.Module):
         super().__init__()
         identity = config.init == "identity"
         self.attention = CrossAttention(
-            dim, memory_dim, config.heads, config.attention_dropout, config.norm == "pre", identity
+            dim, memory_dim, config.heads, config.attention_dropout, config.norm == "pre", identity, config.clock
         )
         self.dropout = FrameDropout(config.dropout, inplace=True)
         self.gate = None
@@ -97,7 +104,12 @@ class GatedAttention(nn.Module):
         self.norm = config.norm_out(dim)
 
     def forward(
-        self, x: Tensor, packing: Packing, memory: Tensor, memory_packing: Packing
+        self,
+        x: Tensor,
+        packing: Packing,
+        memory: Tensor,
+        memory_packing: Packing,
+        clocks: Clocks | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Reads and sums.
 
@@ -106,19 +118,26 @@ class GatedAttention(nn.Module):
             packing: where the utterances lie in `x`.
             memory: `(M, memory_dim)` packed.
             memory_packing: where they lie in `memory`.
+            clocks: see `CrossAttention`.
 
         Returns:
             `(N, D)`, and Phi, `(N, D)` or `(N, 1)`; None without a gate.
         """
-        context = self.dropout(self.attention(x, packing, memory, memory_packing), packing)
+        context = self.dropout(self.attention(x, packing, memory, memory_packing, clocks), packing)
         gate = None if self.gate is None else self.gate(context, x)
         return self.norm(x + (context if gate is None else gate * context)), gate
 
     def pictures(
-        self, x: Tensor, packing: Packing, memory: Tensor, memory_packing: Packing, gate: Tensor | None
+        self,
+        x: Tensor,
+        packing: Packing,
+        memory: Tensor,
+        memory_packing: Packing,
+        gate: Tensor | None,
+        clocks: Clocks | None = None,
     ) -> dict[str, Tensor]:
         """`attention` `(B, H, T, M)` and, if there is one, `gate` `(B, T, D)` or `(B, T, 1)`."""
-        shown = {"attention": self.attention.maps(x, packing, memory, memory_packing)}
+        shown = {"attention": self.attention.maps(x, packing, memory, memory_packing, clocks)}
         return shown if gate is None else {**shown, "gate": packing.unpack(gate)}
 
 

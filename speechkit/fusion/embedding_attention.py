@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from speechkit.fusion import blocks
 from speechkit.fusion.blocks import GatedAttention, SelfAttentionBlock, xavier_
+from speechkit.layers.cross_attention import Clocks
 from speechkit.layers.masks import Packing
 
 
@@ -67,6 +68,7 @@ class EmbeddingAttention(nn.Module):
         acoustic: Tensor,
         acoustic_lengths: Tensor,
         inspect: bool = False,
+        clocks: Clocks | None = None,
     ) -> Attended:
         """Lets the embeddings hear the speech.
 
@@ -76,11 +78,13 @@ class EmbeddingAttention(nn.Module):
             acoustic: H_A, `(B, T, acoustic_dim)`; the padding may hold anything.
             acoustic_lengths: `(B,)` frames.
             inspect: also give the gate and the attention map.
+            clocks: times of tokens and frames, padded as they are; for `clock: true`.
         """
         tokens, frames = Packing(lengths), Packing(acoustic_lengths)
         state = self.block(tokens.pack(embeddings), tokens)
         heard = (frames.pack(acoustic), frames)
-        out, gate = self.read(state, tokens, *heard)
-        shown = self.read.pictures(state, tokens, *heard, gate) if inspect else {}
+        times = None if clocks is None else (tokens.pack(clocks[0]), frames.pack(clocks[1]))
+        out, gate = self.read(state, tokens, *heard, times)
+        shown = self.read.pictures(state, tokens, *heard, gate, times) if inspect else {}
         pictures = {f"embedding.{what}": values for what, values in shown.items()}
         return Attended(tokens.unpack(out), pictures, {} if gate is None else {"embedding": gate})

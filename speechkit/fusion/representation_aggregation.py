@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from speechkit.fusion import blocks
 from speechkit.fusion.blocks import FeedForward, GatedAttention, xavier_
+from speechkit.layers.cross_attention import Clocks
 from speechkit.layers.masks import Packing
 
 
@@ -53,11 +54,17 @@ class Branch(nn.Module):
         self.feed_forward = FeedForward(dim, config)
 
     def forward(
-        self, x: Tensor, packing: Packing, memory: Tensor, memory_packing: Packing, inspect: bool
+        self,
+        x: Tensor,
+        packing: Packing,
+        memory: Tensor,
+        memory_packing: Packing,
+        inspect: bool,
+        clocks: Clocks | None,
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """`(N, dim)` from `(N, dim)` and `(M, memory_dim)`, the gate, and pictures if asked for."""
-        state, gate = self.read(x, packing, memory, memory_packing)
-        shown = self.read.pictures(x, packing, memory, memory_packing, gate) if inspect else {}
+        state, gate = self.read(x, packing, memory, memory_packing, clocks)
+        shown = self.read.pictures(x, packing, memory, memory_packing, gate, clocks) if inspect else {}
         return self.feed_forward(state, packing), gate, shown
 
 
@@ -102,6 +109,7 @@ class RepresentationAggregation(nn.Module):
         linguistic: Tensor,
         linguistic_lengths: Tensor,
         inspect: bool = False,
+        clocks: Clocks | None = None,
     ) -> Aggregated:
         """Lets both sides read each other, as they were before either has read.
 
@@ -111,8 +119,10 @@ class RepresentationAggregation(nn.Module):
             linguistic: H_L, `(B, M, linguistic_dim)`, with [CLS] and [SEP].
             linguistic_lengths: `(B,)` tokens, [CLS] and [SEP] counted.
             inspect: also give gates and attention maps.
+            clocks: times of tokens and frames, padded as they are; for `clock: true`.
         """
         frames, tokens = Packing(acoustic_lengths), Packing(linguistic_lengths)
+        times = None if clocks is None else (tokens.pack(clocks[0]), frames.pack(clocks[1]))
         heard, known = (frames.pack(acoustic), frames), (tokens.pack(linguistic), tokens)
         sides = (("acoustic", self.acoustic, heard, known), ("linguistic", self.linguistic, known, heard))
         outputs: dict[str, Tensor] = {}
@@ -120,7 +130,8 @@ class RepresentationAggregation(nn.Module):
         gates: dict[str, Tensor] = {}
         for name, branch, own, other in sides:
             if branch is not None:
-                state, gate, shown = branch(*own, *other, inspect)
+                turned = times if times is None or name == "linguistic" else times[::-1]
+                state, gate, shown = branch(*own, *other, inspect, turned)
                 outputs[name] = own[1].unpack(state)
                 pictures.update({f"{name}.{what}": values for what, values in shown.items()})
                 gates |= {name: gate} if gate is not None else {}

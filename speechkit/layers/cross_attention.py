@@ -10,6 +10,15 @@ from torch import Tensor, nn
 from speechkit.errors import InputError
 from speechkit.layers.attention import attend
 from speechkit.layers.masks import Packing, padding_mask
+from speechkit.layers.positions import rotate
+
+Clocks = tuple[Tensor, Tensor]
+"""Packed `(N,)` times of what looks and `(M,)` of what is looked at, on one scale."""
+
+SLOWEST = 32.0
+"""The slowest pair of dimensions turns once in 2 SLOWEST units of the clock."""
+PRIOR = 6.0
+"""Logits by which two things of the same time stand out at first."""
 
 
 def check_heads(dim: int, heads: int) -> None:
@@ -36,9 +45,12 @@ class CrossAttention(nn.Module):
         dropout: of attention weights.
         norm: layer-normalise both sequences on the way in.
         zero_init: the result is zero until the output projection has learnt.
+        clock: both sides have a time, and at first look at what has their own: queries and keys are turned by
+            it (Su et al., 2021), and their biases are equal, so that the product of the biases, a sum of
+            cosines of the difference of times, has its highest peak at no difference.
 
     Raises:
-        InputError: the heads do not divide D.
+        InputError: the heads do not divide D, or leave an odd dimension with a clock.
     """
 
     def __init__(
@@ -49,6 +61,7 @@ class CrossAttention(nn.Module):
         dropout: float = 0.0,
         norm: bool = False,
         zero_init: bool = False,
+        clock: bool = False,
     ) -> None:
         super().__init__()
         check_heads(query_dim, heads)
@@ -60,8 +73,31 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(query_dim, query_dim)
         if zero_init:
             set_to_zero(self.out)
+        self.clock = clock
+        if clock:
+            pairs, odd = divmod(query_dim // heads, 2)
+            if odd:
+                raise InputError(f"heads={heads} leaves an odd dimension of {query_dim}, which no clock can turn")
+            rates = math.pi * SLOWEST ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
+            self.register_buffer("rates", rates, persistent=False)
+            self.expect_same_time()
 
-    def forward(self, x: Tensor, packing: Packing, memory: Tensor, memory_packing: Packing) -> Tensor:
+    @torch.no_grad()
+    def expect_same_time(self) -> None:
+        """Makes the biases those of the prior."""
+        dim = self.query.out_features
+        bias = math.sqrt(PRIOR / math.sqrt(dim // self.heads))
+        self.query.bias.fill_(bias)
+        self.key_value.bias[:dim] = bias
+
+    def forward(
+        self,
+        x: Tensor,
+        packing: Packing,
+        memory: Tensor,
+        memory_packing: Packing,
+        clocks: Clocks | None = None,
+    ) -> Tensor:
         """Attends.
 
         Args:
@@ -69,11 +105,12 @@ class CrossAttention(nn.Module):
             packing: where the utterances lie in `x`.
             memory: `(M, memory_dim)` packed, or what `remember` made of it.
             memory_packing: where they lie in `memory`.
+            clocks: times, for an attention with a clock; without them it has none.
 
         Returns:
             `(N, D)`; for an utterance without memory, what the output projection makes of zeros.
         """
-        q, k, v = self._project(x, memory)
+        q, k, v = self._project(x, memory, clocks)
         out = attend(q, k, v, packing, memory_packing, self.dropout if self.training else 0.0)
         return self.out(out.flatten(1))
 
@@ -81,13 +118,20 @@ class CrossAttention(nn.Module):
         """Keys and values `(M, 2, H, d)` of a packed `(M, memory_dim)`, made once for several readings."""
         return self.key_value(self.memory_norm(memory)).unflatten(-1, (2, self.heads, -1))
 
-    def maps(self, x: Tensor, packing: Packing, memory: Tensor, memory_packing: Packing) -> Tensor:
+    def maps(
+        self,
+        x: Tensor,
+        packing: Packing,
+        memory: Tensor,
+        memory_packing: Packing,
+        clocks: Clocks | None = None,
+    ) -> Tensor:
         """What `forward` attends to, computed anew for pictures, without dropout.
 
         Returns:
             `(B, H, T, M)` weights: each row of a valid frame sums to 1; zeros at padding.
         """
-        q, k, _ = self._project(x, memory)
+        q, k, _ = self._project(x, memory, clocks)
         q, k = (p.unpack(y).transpose(1, 2) for p, y in ((packing, q), (memory_packing, k)))
         scores = q @ k.transpose(2, 3) / math.sqrt(q.size(-1))
         beyond = padding_mask(memory_packing.lengths, memory_packing.width)[:, None, None]
@@ -95,8 +139,16 @@ class CrossAttention(nn.Module):
         weights = scores.masked_fill(beyond, torch.finfo(scores.dtype).min).softmax(-1)
         return weights.masked_fill(beyond | no_frame, 0)
 
-    def _project(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, x: Tensor, memory: Tensor, clocks: Clocks | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries `(N, H, d)`, keys and values `(M, H, d)`."""
         q = self.query(self.query_norm(x)).unflatten(-1, (self.heads, -1))
         k, v = (memory if memory.dim() == 4 else self.remember(memory)).unbind(1)
+        if self.clock and clocks is not None:
+            q, k = (rotate(y, self._turns(times, y.dtype)) for y, times in zip((q, k), clocks))
         return q, k, v
+
+    def _turns(self, times: Tensor, dtype: torch.dtype) -> Tensor:
+        """`(N, 1, d / 2)` unit complex numbers."""
+        angles = times.double()[:, None] * self.rates
+        turns = torch.polar(torch.ones_like(angles), angles)[:, None]
+        return turns if dtype == torch.float64 else turns.to(torch.complex64)

@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from speechkit.config import check_range
@@ -46,6 +48,10 @@ class Config:
     """Tokens of the hypothesis of which CTC is less sure than this probability become [MASK], in recognition
     too, as in Mask-CTC (Higuchi et al., 2020): what BERT knows decides there. 0 hides none, as published."""
 
+    inserted: Literal["ignore", "drop"] = "ignore"
+    """Tokens of the hypothesis that stand for none of the truth: no loss looks at them, or the answer is that
+    nothing is there ([UNK], which is not written)."""
+
     def __post_init__(self) -> None:
         check_range("mask_below", self.mask_below, 0, 1)
 
@@ -63,6 +69,7 @@ class LinguisticInput(NamedTuple):
         lengths: `(B,)` int64.
         cmlm: `(B, M)` targets of the conditional masked language model, `IGNORE` elsewhere.
         ce: `(B, M)` targets of the cross entropy on the fused output, `IGNORE` elsewhere.
+        clock: `(B, M)` float, places on the clock of `speechkit.search.two_vocabularies.Recognised`.
     """
 
     tokens: Tensor
@@ -70,6 +77,7 @@ class LinguisticInput(NamedTuple):
     lengths: Tensor
     cmlm: Tensor
     ce: Tensor
+    clock: Tensor
 
     def bert_ids(self, lookup: Tensor, vocab: BertVocab) -> tuple[Tensor, Tensor]:
         """The same in BERT's own ids, in [CLS] and [SEP]; position i of `tokens` is i + 1 here.
@@ -82,6 +90,14 @@ class LinguisticInput(NamedTuple):
             `(B, M + 2)`, [PAD] beyond the lengths, and lengths `(B,)`.
         """
         return bert_sequences(self.tokens, self.lengths, lookup, vocab, self.masked)
+
+    def clock_of_all(self) -> Tensor:
+        """`(B, M + 2)`, the clock with [CLS] one before the first token and [SEP] one after the last."""
+        inside = ~padding_mask(self.lengths, self.clock.size(1))
+        last = self.clock.masked_fill(~inside, -1).amax(1) if self.clock.size(1) else self.clock.sum(1) - 1
+        edge = self.clock.new_full((len(self.clock), 1), -1)
+        whole = torch.cat([edge, self.clock, edge], 1)
+        return whole.scatter(1, self.lengths[:, None] + 1, last[:, None] + 1)
 
     def to(self, device: torch.device) -> LinguisticInput:
         """The same on a device."""
@@ -113,7 +129,7 @@ def inference_input(hypotheses: Padded, limit: int, unsure: Tensor | None = None
     tokens = hypotheses.values
     nothing = torch.full_like(tokens, IGNORE)
     masked = nothing > 0 if unsure is None else unsure
-    return _cut(LinguisticInput(tokens, masked, lengths, nothing, nothing))
+    return _cut(LinguisticInput(tokens, masked, lengths, nothing, nothing, _places(tokens)))
 
 
 def text_input(config: Config, references: Padded, keys: Tensor, vocab_size: int) -> LinguisticInput:
@@ -129,7 +145,7 @@ def text_input(config: Config, references: Padded, keys: Tensor, vocab_size: int
     inside = ~padding_mask(lengths, tokens.size(1))
     noised = add_noise(tokens, lengths, keys, vocab_size, config.noise)
     cmlm, ce = tokens.where(inside & noised.chosen, IGNORE), tokens.where(inside, IGNORE)
-    return _cut(LinguisticInput(noised.tokens, noised.masked, lengths, cmlm, ce))
+    return _cut(LinguisticInput(noised.tokens, noised.masked, lengths, cmlm, ce, _places(tokens)))
 
 
 def training_input(
@@ -167,45 +183,65 @@ def training_input(
     inside = ~padding_mask(sizes, width)
     noised = add_noise(truth, sizes, keys, vocab_size, config.noise)
     cmlm, ce = truth.where(inside & noised.chosen, IGNORE), truth.where(inside, IGNORE)
-    given = LinguisticInput(noised.tokens, noised.masked, sizes, cmlm, ce)
+    partners = align_tokens(hypotheses.values, hypotheses.lengths, truth, sizes).partners
+    given = LinguisticInput(noised.tokens, noised.masked, sizes, cmlm, ce, _heard_at(partners, width))
 
     picks = config.sampling.picks(keys, update)
     by_token = torch.zeros_like(picks)
     if config.sampling.mix == "token":
         by_token = sizes == hypotheses.lengths
-    heard = _heard(config.align, truth, sizes, hypotheses, limit, ~picks & ~by_token)
+    heard = _heard(config, truth, sizes, hypotheses, limit, partners)
     heard = _either(by_token[:, None], _by_position(truth, sizes, hypotheses), heard)
     if unsure is not None:
-        hidden = torch.nn.functional.pad(unsure.cpu(), (0, width - unsure.size(1)))
+        hidden = F.pad(unsure.cpu(), (0, width - unsure.size(1)))
         heard = heard._replace(masked=heard.masked | hidden)
     each = config.sampling.token_picks(keys, update, width) if by_token.any() else picks[:, None]
     chosen = _cut(_either(torch.where(by_token[:, None], each, picks[:, None]), given, heard))
     return chosen.to(device)
 
 
+def _places(tokens: Tensor) -> Tensor:
+    """`(B, M)` 0, 1, 2 ...: the clock of a hypothesis."""
+    return torch.arange(tokens.size(1), dtype=torch.float32, device=tokens.device).expand(tokens.shape)
+
+
+def _heard_at(partners: Tensor, width: int) -> Tensor:
+    """`(B, width)` where on the hypothesis' clock each token of the truth is: at its partner, or between."""
+    clock = _places(partners.new_empty(len(partners), width)).clone()
+    places = np.arange(width)
+    for row, found in zip(clock, partners.numpy()):
+        (at,) = (found >= 0).nonzero()
+        if len(at):
+            row.copy_(torch.from_numpy(np.interp(places, found[at], at)))
+    return clock
+
+
 def _heard(
-    align: str, truth: Tensor, sizes: Tensor, hypotheses: Padded, limit: int, wanted: Tensor
+    config: Config, truth: Tensor, sizes: Tensor, hypotheses: Padded, limit: int, partners: Tensor
 ) -> LinguisticInput:
-    """Hypotheses with their targets; by alignment only those that are wanted, `(B,)` bool."""
+    """Hypotheses with their targets."""
+    align = config.align
     if align == "pad_trunc":
         return _by_position(truth, sizes, hypotheses)
     tokens, lengths = _widened(hypotheses, truth.size(1)), hypotheses.lengths.clamp(max=limit)
     targets = torch.full_like(truth, IGNORE)
     if align == "skip":
         targets = truth.where((sizes == hypotheses.lengths)[:, None], targets)
-    elif wanted.any():
-        rows = wanted.nonzero().squeeze(1)
-        partners = align_tokens(tokens[rows], hypotheses.lengths[rows], truth[rows], sizes[rows]).partners
-        found = truth[rows].gather(1, partners.clamp(min=0)).where(partners >= 0, IGNORE)
-        targets = targets.index_copy(0, rows, found)
-    return LinguisticInput(tokens, torch.zeros_like(tokens, dtype=torch.bool), lengths, targets, targets)
+    else:
+        partners = F.pad(partners, (0, truth.size(1) - partners.size(1)), value=-1)
+        targets = truth.gather(1, partners.clamp(min=0)).where(partners >= 0, IGNORE)
+        if config.inserted == "drop":
+            inside = ~padding_mask(lengths, truth.size(1))
+            targets = targets.masked_fill(inside & (partners < 0), 0)
+    masked = torch.zeros_like(tokens, dtype=torch.bool)
+    return LinguisticInput(tokens, masked, lengths, targets, targets, _places(tokens))
 
 
 def _by_position(truth: Tensor, sizes: Tensor, hypotheses: Padded) -> LinguisticInput:
     """Hypotheses cut, or lengthened by [MASK], to the length of the truth."""
     width = truth.size(1)
     masked = padding_mask(hypotheses.lengths, width)
-    return LinguisticInput(_widened(hypotheses, width), masked, sizes, truth, truth)
+    return LinguisticInput(_widened(hypotheses, width), masked, sizes, truth, truth, _places(truth))
 
 
 def _on_cpu(padded: Padded) -> Padded:
@@ -215,18 +251,18 @@ def _on_cpu(padded: Padded) -> Padded:
 
 def _widened(padded: Padded, width: int) -> Tensor:
     """`(B, width)` values with zeros beyond the lengths."""
-    values = torch.nn.functional.pad(padded.values, (0, width - padded.values.size(1)))
+    values = F.pad(padded.values, (0, width - padded.values.size(1)))
     return values.masked_fill(padding_mask(padded.lengths, width), 0)
 
 
 def _either(first: Tensor, a: LinguisticInput, b: LinguisticInput) -> LinguisticInput:
     """The first where told so, `(B, 1)` or, for rows of equal lengths in both, `(B, M)`."""
     lengths = torch.where(first[:, 0], a.lengths, b.lengths) if first.size(1) else a.lengths
-    tokens, masked, cmlm, ce = (torch.where(first, getattr(a, n), getattr(b, n)) for n in _BY_TOKEN)
-    return LinguisticInput(tokens, masked, lengths, cmlm, ce)
+    tokens, masked, cmlm, ce, clock = (torch.where(first, getattr(a, n), getattr(b, n)) for n in _BY_TOKEN)
+    return LinguisticInput(tokens, masked, lengths, cmlm, ce, clock)
 
 
-_BY_TOKEN = ("tokens", "masked", "cmlm", "ce")
+_BY_TOKEN = ("tokens", "masked", "cmlm", "ce", "clock")
 
 
 def _cut(inputs: LinguisticInput) -> LinguisticInput:
@@ -239,4 +275,5 @@ def _cut(inputs: LinguisticInput) -> LinguisticInput:
         inputs.lengths,
         inputs.cmlm[:, :width].masked_fill(beyond, IGNORE),
         inputs.ce[:, :width].masked_fill(beyond, IGNORE),
+        inputs.clock[:, :width],
     )

@@ -122,7 +122,7 @@ class WavBert(CtcModel):
     def _speech_loss(self, batch: Batch, update: int) -> dict[str, Tensor]:
         heard, first, lengths = self._hear(batch)
         tokens, config = batch["tokens"], self.config.linguistic
-        heard_tokens, sure = self.units.recognised(first, lengths)
+        heard_tokens, sure, clock = self.units.recognised(first, lengths)
         given = training_input(
             config,
             batch["bert_tokens"],
@@ -134,7 +134,7 @@ class WavBert(CtcModel):
             config.unsure(sure),
         )
         picks = config.sampling.picks(batch.keys, update)
-        fused = self.fuse(heard, lengths, given)
+        fused = self.fuse(heard, lengths, given, clock)
         values = {"ctc": ctc_loss(first, lengths, tokens.values, tokens.lengths).sum()}
         values["truth"] = picks.sum().to(first.device)
         if self.head2 is not None:
@@ -172,26 +172,42 @@ class WavBert(CtcModel):
         """H_A at the width at which the sides meet, log-probabilities of the first CTC, and frames."""
         return hear(self, batch, self.bridge)
 
-    def fuse(self, heard: Tensor, lengths: Tensor, given: LinguisticInput, inspect: bool = False) -> Fused:
+    def fuse(
+        self,
+        heard: Tensor,
+        lengths: Tensor,
+        given: LinguisticInput,
+        clock: Tensor | None = None,
+        inspect: bool = False,
+    ) -> Fused:
         """BERT reads, and both sides read each other.
 
         Args:
             heard: H_A, `(B, T, D_A)`.
             lengths: `(B,)` frames.
             given: what BERT reads.
+            clock: `(B, T)` of the frames, see `speechkit.search.two_vocabularies.Recognised`.
             inspect: also give gates and attention maps.
         """
         if self.config.reads == "masks":
             given = given.all_masked()
-        return self._fuse(heard, lengths, given, inspect)
+        return self._fuse(heard, lengths, given, clock, inspect)
 
-    def _fuse(self, heard: Tensor, lengths: Tensor, given: LinguisticInput, inspect: bool = False) -> Fused:
+    def _fuse(
+        self,
+        heard: Tensor,
+        lengths: Tensor,
+        given: LinguisticInput,
+        clock: Tensor | None = None,
+        inspect: bool = False,
+    ) -> Fused:
         ids, sizes = given.bert_ids(self.bert.bert_ids, self.units.vocab)
+        clocks = None if clock is None else (given.clock_of_all(), clock.to(heard.device))
         attended = Attended(self.bert.embed(ids), {}, {})
         if self.embedding_attention is not None:
-            attended = self.embedding_attention(attended.embeddings, sizes, heard, lengths, inspect)
+            attended = self.embedding_attention(attended.embeddings, sizes, heard, lengths, inspect, clocks)
         known = self.bert.layers(attended.embeddings, sizes)
-        both = self.aggregation(heard, lengths, known, sizes, inspect)
+        both = self.aggregation(heard, lengths, known, sizes, inspect, clocks)
         return Fused(known, both, attended.gates | both.gates, attended.pictures | both.pictures)
 
     # ---- recognition ------------------------------------------------------------------------------------
@@ -202,10 +218,10 @@ class WavBert(CtcModel):
         `ce` is `(B, M, V')` log-probabilities over linguistic ids, without [CLS] and [SEP].
         """
         heard, first, lengths = self._hear(batch)
-        given = self._recognised(first, lengths)
+        given, clock = self._recognised(first, lengths)
         heads: Heads = {"ctc": (first, lengths)}
         for _ in range(self.config.refine):
-            fused = self.fuse(heard, lengths, given)
+            fused = self.fuse(heard, lengths, given, clock)
             if self.speaks:
                 answers = log_softmax(self._ce_logits(fused.both.linguistic[:, 1:-1]))
                 heads["ce"] = (answers, given.lengths)
@@ -214,20 +230,20 @@ class WavBert(CtcModel):
             heads["ctc2"] = (log_softmax(self.head2(fused.both.acoustic)), lengths)
         return heads
 
-    def _recognised(self, first: Tensor, lengths: Tensor) -> LinguisticInput:
-        """What BERT reads where nobody knows the truth."""
-        tokens, sure = self.units.recognised(first, lengths)
+    def _recognised(self, first: Tensor, lengths: Tensor) -> tuple[LinguisticInput, Tensor]:
+        """What BERT reads where nobody knows the truth, and the clock of the frames."""
+        tokens, sure, clock = self.units.recognised(first, lengths)
         unsure = self.config.linguistic.unsure(sure)
-        return inference_input(tokens, self.bert.positions - 2, unsure).to(first.device)
+        return inference_input(tokens, self.bert.positions - 2, unsure).to(first.device), clock
 
     def look(self, batch: Batch) -> Look:
         """What happens in a batch of one utterance; the tokens are those that BERT reads, the first time."""
         heard, first, lengths = self._hear(batch)
-        given = self._recognised(first, lengths)
+        given, clock = self._recognised(first, lengths)
         shown = given.all_masked() if self.config.reads == "masks" else given
         ids, _ = shown.bert_ids(self.bert.bert_ids, self.units.vocab)
         look = Look([self.units.vocab.vocab[id_] for id_ in ids[0].tolist()], int(lengths))
-        look.add_pictures(self.fuse(heard, lengths, given, inspect=True).pictures)
+        look.add_pictures(self.fuse(heard, lengths, given, clock, inspect=True).pictures)
         return look
 
 

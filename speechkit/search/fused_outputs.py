@@ -98,10 +98,12 @@ class FusedOutputs:
     def _by_ce(self, log_probs: Tensor, lengths: Tensor) -> Output:
         vocab, config = self.units.vocab, self.config
         best = log_probs.argmax(-1).tolist() if log_probs.shape[1] else [[]] * len(lengths)
+        # [UNK] stands for no word that could be right: where it is the answer, nothing is written.
         ids = [row[:size] for row, size in zip(best, lengths.tolist())]
         scores = confidence.ce_scores(log_probs, lengths, config.confidence, config.ce_temperature)
         pieces = [vocab.pieces(row) for row in ids]
-        return Output(ids, [vocab.decode(row) for row in ids], self._mean(scores, pieces, "wordpiece"))
+        texts = [vocab.decode([id_ for id_ in row if id_]) for row in ids]
+        return Output(ids, texts, self._mean(scores, pieces, "wordpiece"))
 
     def _mean(self, scores: confidence.Scores, pieces: list[list[str]], kind: str) -> Tensor:
         if self.config.unit == "word":

@@ -207,7 +207,7 @@ def test_tokens_that_ctc_is_unsure_of_are_masked(make, options):
         chances[0, frame] = (1 - chance) / (units.ctc_size - 1)
         chances[0, frame, id_] = chance
     chances[1, :, 0] = 1.0
-    tokens, sure = units.recognised((chances / chances.sum(-1, keepdim=True)).log(), sizes)
+    tokens, sure, _ = units.recognised((chances / chances.sum(-1, keepdim=True)).log(), sizes)
     assert tokens.lengths.tolist() == [2, 0]
     assert units.vocab.decode(tokens.values[0].tolist()) == "the dog"
     # Of "the dog" in letters the space belongs to the first word.
