@@ -29,7 +29,8 @@ def make_model(
         dim: of BERT.
         double: make it float64.
     """
-    assets = make_assets(folder, "units=retokenised" not in options, positions, dim)
+    own = {"units=retokenised", "units=words"} & set(options)
+    assets = make_assets(folder, not own, positions, dim)
     torch.manual_seed(3)
     config = load_config(module.Config, overrides=[*ENCODER, "bert.dropout=0", *options])
     model = module.build(config, assets)

@@ -95,7 +95,13 @@ class GatedAttention(nn.Module):
         super().__init__()
         identity = config.init == "identity"
         self.attention = CrossAttention(
-            dim, memory_dim, config.heads, config.attention_dropout, config.norm == "pre", identity, config.clock
+            dim,
+            memory_dim,
+            config.heads,
+            config.attention_dropout,
+            config.norm == "pre",
+            identity,
+            config.clock,
         )
         self.dropout = FrameDropout(config.dropout, inplace=True)
         self.gate = None

@@ -77,7 +77,9 @@ class CrossAttention(nn.Module):
         if clock:
             pairs, odd = divmod(query_dim // heads, 2)
             if odd:
-                raise InputError(f"heads={heads} leaves an odd dimension of {query_dim}, which no clock can turn")
+                raise InputError(
+                    f"heads={heads} leaves an odd dimension of {query_dim}, which no clock can turn"
+                )
             rates = math.pi * SLOWEST ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
             self.register_buffer("rates", rates, persistent=False)
             self.expect_same_time()

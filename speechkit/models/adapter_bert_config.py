@@ -10,7 +10,7 @@ from speechkit.encoders import bert
 from speechkit.fusion import adapter_bert
 from speechkit.fusion.conditional_mlm import Noise
 from speechkit.models import ctc
-from speechkit.search import mask_predict
+from speechkit.search import mask_predict, two_vocabularies
 
 
 @dataclass
@@ -45,9 +45,8 @@ class Config(ctc.Config):
     bert: bert.Config = field(default_factory=bert.Config)
     """The linguistic encoder."""
 
-    units: Literal["shared", "retokenised"] = "shared"
-    """`shared`: CTC speaks BERT's pieces; `retokenised`: it speaks units of its own, and what it recognised
-    is cut into BERT's pieces to be counted."""
+    units: two_vocabularies.Units = "shared"
+    """How what CTC says becomes BERT's pieces, see there: `shared`, `retokenised` or `words`."""
 
     adapters: adapter_bert.Config = field(default_factory=adapter_bert.Config)
     """What stands after each of BERT's blocks."""

@@ -9,6 +9,7 @@ from speechkit.config import check_range
 from speechkit.encoders import bert
 from speechkit.fusion import gold_rate
 from speechkit.models import ctc
+from speechkit.search import two_vocabularies
 
 
 @dataclass
@@ -43,8 +44,8 @@ class Config(ctc.Config):
     bert: bert.Config = field(default_factory=bert.Config)
     """The linguistic encoder."""
 
-    units: Literal["shared", "retokenised"] = "shared"
-    """`shared`: CTC speaks BERT's pieces; `retokenised`: it speaks units of its own."""
+    units: two_vocabularies.Units = "shared"
+    """How what CTC says becomes BERT's pieces, see there: `shared`, `retokenised` or `words`."""
 
     ctc_head: Literal["bert", "linear"] = "bert"
     """Output layer of CTC: a copy of BERT's head with a row for the blank, as published, or a linear layer,
@@ -71,5 +72,5 @@ class Config(ctc.Config):
         check_range("lambda_lm", self.lambda_lm, 0)
         if self.lambda_am + self.lambda_lm == 0:
             raise ValueError("lambda_am=0 and lambda_lm=0: nothing would be said")
-        if self.units == "retokenised" and self.ctc_head == "bert":
-            raise ValueError("units=retokenised: CTC's units are not BERT's; say ctc_head=linear")
+        if self.units != "shared" and self.ctc_head == "bert":
+            raise ValueError(f"units={self.units}: CTC's units are not BERT's; say ctc_head=linear")

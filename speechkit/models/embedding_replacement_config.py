@@ -9,6 +9,7 @@ from speechkit.config import check_range
 from speechkit.encoders import bert
 from speechkit.fusion import confidence, embedding_replacement, representation_aggregation
 from speechkit.models import ctc
+from speechkit.search import two_vocabularies
 
 
 @dataclass
@@ -42,8 +43,8 @@ class Config(ctc.Config):
     bert: bert.Config = field(default_factory=bert.Config)
     """The linguistic encoder."""
 
-    units: Literal["shared", "retokenised"] = "shared"
-    """`shared`: CTC speaks BERT's pieces; `retokenised`: it speaks units of its own."""
+    units: two_vocabularies.Units = "shared"
+    """How what CTC says becomes BERT's pieces, see there: `shared`, `retokenised` or `words`."""
 
     bridge: bool = True
     """Brings the speech encoder's frames to BERT's width, by a linear layer and a norm, before the two meet;
@@ -72,8 +73,8 @@ class Config(ctc.Config):
         super().__post_init__()
         if self.normaliser != "utterances":
             raise ValueError("normaliser=tokens: all terms are divided by utterances here; leave it out")
-        mixed = self.units == "retokenised" and self.er_acoustic == "ha"
+        mixed = self.units != "shared" and self.er_acoustic == "ha"
         if mixed and self.choice.unit == "token":
             raise ValueError(
-                "units=retokenised, er_acoustic=ha: two outputs of different units; say choice.unit=word"
+                f"units={self.units}, er_acoustic=ha: two outputs of different units; say choice.unit=word"
             )

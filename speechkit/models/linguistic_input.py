@@ -70,6 +70,7 @@ class LinguisticInput(NamedTuple):
         cmlm: `(B, M)` targets of the conditional masked language model, `IGNORE` elsewhere.
         ce: `(B, M)` targets of the cross entropy on the fused output, `IGNORE` elsewhere.
         clock: `(B, M)` float, places on the clock of `speechkit.search.two_vocabularies.Recognised`.
+        partners: `(B, M)` int64, the token of the hypothesis that each stands for; -1 for none.
     """
 
     tokens: Tensor
@@ -78,6 +79,7 @@ class LinguisticInput(NamedTuple):
     cmlm: Tensor
     ce: Tensor
     clock: Tensor
+    partners: Tensor
 
     def bert_ids(self, lookup: Tensor, vocab: BertVocab) -> tuple[Tensor, Tensor]:
         """The same in BERT's own ids, in [CLS] and [SEP]; position i of `tokens` is i + 1 here.
@@ -98,6 +100,18 @@ class LinguisticInput(NamedTuple):
         edge = self.clock.new_full((len(self.clock), 1), -1)
         whole = torch.cat([edge, self.clock, edge], 1)
         return whole.scatter(1, self.lengths[:, None] + 1, last[:, None] + 1)
+
+    def scores_of(self, heard: Tensor) -> Tensor:
+        """What CTC makes of each token's frames, 0 where it heard none: `(B, M, V')`.
+
+        Args:
+            heard: `(B, M', V')` of the tokens of the hypothesis.
+        """
+        heard = F.pad(heard, (0, 0, 0, 1))
+        places = self.partners.where(
+            (self.partners >= 0) & (self.partners < heard.size(1)), heard.size(1) - 1
+        )
+        return heard.gather(1, places[..., None].expand(-1, -1, heard.size(2)))
 
     def to(self, device: torch.device) -> LinguisticInput:
         """The same on a device."""
@@ -129,7 +143,7 @@ def inference_input(hypotheses: Padded, limit: int, unsure: Tensor | None = None
     tokens = hypotheses.values
     nothing = torch.full_like(tokens, IGNORE)
     masked = nothing > 0 if unsure is None else unsure
-    return _cut(LinguisticInput(tokens, masked, lengths, nothing, nothing, _places(tokens)))
+    return _cut(LinguisticInput(tokens, masked, lengths, nothing, nothing, *_as_heard(tokens)))
 
 
 def text_input(config: Config, references: Padded, keys: Tensor, vocab_size: int) -> LinguisticInput:
@@ -145,7 +159,8 @@ def text_input(config: Config, references: Padded, keys: Tensor, vocab_size: int
     inside = ~padding_mask(lengths, tokens.size(1))
     noised = add_noise(tokens, lengths, keys, vocab_size, config.noise)
     cmlm, ce = tokens.where(inside & noised.chosen, IGNORE), tokens.where(inside, IGNORE)
-    return _cut(LinguisticInput(noised.tokens, noised.masked, lengths, cmlm, ce, _places(tokens)))
+    clock, partners = _as_heard(tokens)
+    return _cut(LinguisticInput(noised.tokens, noised.masked, lengths, cmlm, ce, clock, partners.fill_(-1)))
 
 
 def training_input(
@@ -184,7 +199,7 @@ def training_input(
     noised = add_noise(truth, sizes, keys, vocab_size, config.noise)
     cmlm, ce = truth.where(inside & noised.chosen, IGNORE), truth.where(inside, IGNORE)
     partners = align_tokens(hypotheses.values, hypotheses.lengths, truth, sizes).partners
-    given = LinguisticInput(noised.tokens, noised.masked, sizes, cmlm, ce, _heard_at(partners, width))
+    given = LinguisticInput(noised.tokens, noised.masked, sizes, cmlm, ce, *_heard_at(partners, width))
 
     picks = config.sampling.picks(keys, update)
     by_token = torch.zeros_like(picks)
@@ -200,20 +215,23 @@ def training_input(
     return chosen.to(device)
 
 
-def _places(tokens: Tensor) -> Tensor:
-    """`(B, M)` 0, 1, 2 ...: the clock of a hypothesis."""
-    return torch.arange(tokens.size(1), dtype=torch.float32, device=tokens.device).expand(tokens.shape)
+def _as_heard(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """`(B, M)` 0, 1, 2 ... twice: clock and partners of a hypothesis itself."""
+    places = torch.arange(tokens.size(1), device=tokens.device).repeat(len(tokens), 1)
+    return places.float(), places
 
 
-def _heard_at(partners: Tensor, width: int) -> Tensor:
-    """`(B, width)` where on the hypothesis' clock each token of the truth is: at its partner, or between."""
-    clock = _places(partners.new_empty(len(partners), width)).clone()
+def _heard_at(partners: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Clock and partners `(B, width)` of the truth: where a token was not heard, between those that were."""
+    clock, heard = _as_heard(partners.new_empty(len(partners), width))
+    heard.fill_(-1)
     places = np.arange(width)
-    for row, found in zip(clock, partners.numpy()):
+    for times, tokens, found in zip(clock, heard, partners.numpy()):
         (at,) = (found >= 0).nonzero()
         if len(at):
-            row.copy_(torch.from_numpy(np.interp(places, found[at], at)))
-    return clock
+            times.copy_(torch.from_numpy(np.interp(places, found[at], at)))
+            tokens[torch.from_numpy(found[at])] = torch.from_numpy(at)
+    return clock, heard
 
 
 def _heard(
@@ -234,14 +252,14 @@ def _heard(
             inside = ~padding_mask(lengths, truth.size(1))
             targets = targets.masked_fill(inside & (partners < 0), 0)
     masked = torch.zeros_like(tokens, dtype=torch.bool)
-    return LinguisticInput(tokens, masked, lengths, targets, targets, _places(tokens))
+    return LinguisticInput(tokens, masked, lengths, targets, targets, *_as_heard(tokens))
 
 
 def _by_position(truth: Tensor, sizes: Tensor, hypotheses: Padded) -> LinguisticInput:
     """Hypotheses cut, or lengthened by [MASK], to the length of the truth."""
     width = truth.size(1)
     masked = padding_mask(hypotheses.lengths, width)
-    return LinguisticInput(_widened(hypotheses, width), masked, sizes, truth, truth, _places(truth))
+    return LinguisticInput(_widened(hypotheses, width), masked, sizes, truth, truth, *_as_heard(truth))
 
 
 def _on_cpu(padded: Padded) -> Padded:
@@ -258,11 +276,11 @@ def _widened(padded: Padded, width: int) -> Tensor:
 def _either(first: Tensor, a: LinguisticInput, b: LinguisticInput) -> LinguisticInput:
     """The first where told so, `(B, 1)` or, for rows of equal lengths in both, `(B, M)`."""
     lengths = torch.where(first[:, 0], a.lengths, b.lengths) if first.size(1) else a.lengths
-    tokens, masked, cmlm, ce, clock = (torch.where(first, getattr(a, n), getattr(b, n)) for n in _BY_TOKEN)
-    return LinguisticInput(tokens, masked, lengths, cmlm, ce, clock)
+    values = {name: torch.where(first, getattr(a, name), getattr(b, name)) for name in _BY_TOKEN}
+    return LinguisticInput(lengths=lengths, **values)
 
 
-_BY_TOKEN = ("tokens", "masked", "cmlm", "ce", "clock")
+_BY_TOKEN = ("tokens", "masked", "cmlm", "ce", "clock", "partners")
 
 
 def _cut(inputs: LinguisticInput) -> LinguisticInput:
@@ -276,4 +294,5 @@ def _cut(inputs: LinguisticInput) -> LinguisticInput:
         inputs.cmlm[:, :width].masked_fill(beyond, IGNORE),
         inputs.ce[:, :width].masked_fill(beyond, IGNORE),
         inputs.clock[:, :width],
+        inputs.partners[:, :width].masked_fill(beyond, -1),
     )

@@ -60,7 +60,7 @@ def bert_assets(config: Any, texts: Sequence[str], tokenizer: Tokenizer | None) 
     """
     if tokenizer is None:
         raise InputError(f"model {config.name}: needs --tokenizer")
-    if config.units == "retokenised" or config.bert.folder is None:
+    if config.units != "shared" or config.bert.folder is None:
         return make_assets(config.bert, texts, tokenizer.normaliser)
     vocab = BertVocab.from_tokenizer(tokenizer)
     found = open_bert(config.bert.folder, config.bert.strip_accents)
@@ -88,7 +88,7 @@ def build_parts(config: Any, assets: Assets) -> Parts:
         raise InputError(f"model {config.name}: needs {what}")
     encoder, cmvn, dim = build_encoder(config.encoder, config.input_dim, assets)
     check_options(config, encoder)
-    units = TwoVocabularies(assets.tokenizer, assets.bert.vocab, shared=config.units == "shared")
+    units = TwoVocabularies(assets.tokenizer, assets.bert.vocab, config.units)
     return Parts(encoder, bert.build(config.bert, assets.bert), units, dim, cmvn)
 
 

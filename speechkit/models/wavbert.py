@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -43,8 +44,13 @@ from speechkit.models.linguistic_parts import (
 )
 from speechkit.models.wavbert_config import Config
 from speechkit.search.fused_outputs import FusedOutputs
+from speechkit.search.two_vocabularies import Recognised
 
 __all__ = ["Config", "WavBert", "bert_assets", "build"]
+
+
+WORD_SCALE = 0.5
+"""Factor of CTC's scores of words at the start; it is learnt."""
 
 
 class Fused(NamedTuple):
@@ -53,14 +59,21 @@ class Fused(NamedTuple):
     Attributes:
         known: H_L, `(B, M, D)` with [CLS] and [SEP].
         both: what the aggregation made of H_A and H_L.
+        told: `(B, M, V')` what CTC makes of every word, where the cross-entropy output is told.
         gates: side -> its gates, packed.
         pictures: gates and attention maps, where asked for.
     """
 
     known: Tensor
     both: Aggregated
+    told: Tensor | None
     gates: dict[str, Tensor]
     pictures: dict[str, Tensor]
+
+    def answers(self) -> Tensor:
+        """`(B, M, D)` what the cross-entropy output reads; `(B, M, D + V')` where it is told CTC's scores."""
+        states = self.both.linguistic
+        return states if self.told is None else torch.cat([states, self.told.to(states.dtype)], -1)
 
 
 class WavBert(CtcModel):
@@ -105,6 +118,9 @@ class WavBert(CtcModel):
         self.head2 = nn.Linear(dim, self.units.ctc_size) if self.aggregation.acoustic is not None else None
         self.cmlm_head = NewHead(self.bert.dim, size) if config.cmlm_head == "new" else None
         self.ce_head = nn.Linear(self.bert.dim, size) if self.speaks and config.ce_head == "linear" else None
+        self.word_scale = (
+            nn.Parameter(torch.tensor(WORD_SCALE)) if self.speaks and config.word_scores else None
+        )
 
     # ---- what is minimised ------------------------------------------------------------------------------
 
@@ -122,19 +138,19 @@ class WavBert(CtcModel):
     def _speech_loss(self, batch: Batch, update: int) -> dict[str, Tensor]:
         heard, first, lengths = self._hear(batch)
         tokens, config = batch["tokens"], self.config.linguistic
-        heard_tokens, sure, clock = self.units.recognised(first, lengths)
+        said = self.units.recognised(first, lengths)
         given = training_input(
             config,
             batch["bert_tokens"],
-            heard_tokens,
+            said.tokens,
             batch.keys,
             update,
             len(self.units.vocab),
             self.bert.positions - 2,
-            config.unsure(sure),
+            config.unsure(said.confidences),
         )
         picks = config.sampling.picks(batch.keys, update)
-        fused = self.fuse(heard, lengths, given, clock)
+        fused = self.fuse(heard, lengths, given, said)
         values = {"ctc": ctc_loss(first, lengths, tokens.values, tokens.lengths).sum()}
         values["truth"] = picks.sum().to(first.device)
         if self.head2 is not None:
@@ -153,7 +169,7 @@ class WavBert(CtcModel):
     def _linguistic_loss(self, fused: Fused, given: LinguisticInput) -> dict[str, Tensor]:
         values = {"cmlm": self._cross_entropy(fused.known, given.cmlm, self._cmlm_logits)}
         if self.speaks:
-            values["ce"] = self._cross_entropy(fused.both.linguistic, given.ce, self._ce_logits)
+            values["ce"] = self._cross_entropy(fused.answers(), given.ce, self._ce_logits)
         return values
 
     def _cross_entropy(self, states: Tensor, targets: Tensor, logits: object) -> Tensor:
@@ -164,7 +180,10 @@ class WavBert(CtcModel):
         return self.bert.head(states) if self.cmlm_head is None else self.cmlm_head(states)
 
     def _ce_logits(self, states: Tensor) -> Tensor:
-        return self._cmlm_logits(states) if self.ce_head is None else self.ce_head(states)
+        """From states, and what CTC makes of each word beside them, if it is told."""
+        states, told = states[..., : self.bert.dim], states[..., self.bert.dim :]
+        logits = self._cmlm_logits(states) if self.ce_head is None else self.ce_head(states)
+        return logits if self.word_scale is None or not told.size(-1) else logits + self.word_scale * told
 
     # ---- the two sides ----------------------------------------------------------------------------------
 
@@ -177,7 +196,7 @@ class WavBert(CtcModel):
         heard: Tensor,
         lengths: Tensor,
         given: LinguisticInput,
-        clock: Tensor | None = None,
+        said: Recognised | None = None,
         inspect: bool = False,
     ) -> Fused:
         """BERT reads, and both sides read each other.
@@ -186,29 +205,32 @@ class WavBert(CtcModel):
             heard: H_A, `(B, T, D_A)`.
             lengths: `(B,)` frames.
             given: what BERT reads.
-            clock: `(B, T)` of the frames, see `speechkit.search.two_vocabularies.Recognised`.
+            said: what CTC recognised, for attention with a clock and for the scores of words.
             inspect: also give gates and attention maps.
         """
         if self.config.reads == "masks":
             given = given.all_masked()
-        return self._fuse(heard, lengths, given, clock, inspect)
+        return self._fuse(heard, lengths, given, said, inspect)
 
     def _fuse(
         self,
         heard: Tensor,
         lengths: Tensor,
         given: LinguisticInput,
-        clock: Tensor | None = None,
+        said: Recognised | None = None,
         inspect: bool = False,
     ) -> Fused:
         ids, sizes = given.bert_ids(self.bert.bert_ids, self.units.vocab)
-        clocks = None if clock is None else (given.clock_of_all(), clock.to(heard.device))
+        clocks = None if said is None else (given.clock_of_all(), said.clock.to(heard.device))
         attended = Attended(self.bert.embed(ids), {}, {})
         if self.embedding_attention is not None:
             attended = self.embedding_attention(attended.embeddings, sizes, heard, lengths, inspect, clocks)
         known = self.bert.layers(attended.embeddings, sizes)
         both = self.aggregation(heard, lengths, known, sizes, inspect, clocks)
-        return Fused(known, both, attended.gates | both.gates, attended.pictures | both.pictures)
+        told = None
+        if said is not None and self.word_scale is not None:
+            told = F.pad(given.scores_of(said.scores.to(heard)), (0, 0, 1, 1))
+        return Fused(known, both, told, attended.gates | both.gates, attended.pictures | both.pictures)
 
     # ---- recognition ------------------------------------------------------------------------------------
 
@@ -218,32 +240,32 @@ class WavBert(CtcModel):
         `ce` is `(B, M, V')` log-probabilities over linguistic ids, without [CLS] and [SEP].
         """
         heard, first, lengths = self._hear(batch)
-        given, clock = self._recognised(first, lengths)
+        given, said = self._recognised(first, lengths)
         heads: Heads = {"ctc": (first, lengths)}
         for _ in range(self.config.refine):
-            fused = self.fuse(heard, lengths, given, clock)
+            fused = self.fuse(heard, lengths, given, said)
             if self.speaks:
-                answers = log_softmax(self._ce_logits(fused.both.linguistic[:, 1:-1]))
+                answers = log_softmax(self._ce_logits(fused.answers()[:, 1:-1]))
                 heads["ce"] = (answers, given.lengths)
                 given = given.reread(answers)
         if self.head2 is not None:
             heads["ctc2"] = (log_softmax(self.head2(fused.both.acoustic)), lengths)
         return heads
 
-    def _recognised(self, first: Tensor, lengths: Tensor) -> tuple[LinguisticInput, Tensor]:
-        """What BERT reads where nobody knows the truth, and the clock of the frames."""
-        tokens, sure, clock = self.units.recognised(first, lengths)
-        unsure = self.config.linguistic.unsure(sure)
-        return inference_input(tokens, self.bert.positions - 2, unsure).to(first.device), clock
+    def _recognised(self, first: Tensor, lengths: Tensor) -> tuple[LinguisticInput, Recognised]:
+        """What BERT reads where nobody knows the truth, and what it is made of."""
+        said = self.units.recognised(first, lengths)
+        unsure = self.config.linguistic.unsure(said.confidences)
+        return inference_input(said.tokens, self.bert.positions - 2, unsure).to(first.device), said
 
     def look(self, batch: Batch) -> Look:
         """What happens in a batch of one utterance; the tokens are those that BERT reads, the first time."""
         heard, first, lengths = self._hear(batch)
-        given, clock = self._recognised(first, lengths)
+        given, said = self._recognised(first, lengths)
         shown = given.all_masked() if self.config.reads == "masks" else given
         ids, _ = shown.bert_ids(self.bert.bert_ids, self.units.vocab)
         look = Look([self.units.vocab.vocab[id_] for id_ in ids[0].tolist()], int(lengths))
-        look.add_pictures(self.fuse(heard, lengths, given, clock, inspect=True).pictures)
+        look.add_pictures(self.fuse(heard, lengths, given, said, inspect=True).pictures)
         return look
 
 

@@ -9,6 +9,7 @@ from speechkit.config import check_range
 from speechkit.encoders import bert
 from speechkit.fusion import confidence, embedding_attention, representation_aggregation
 from speechkit.models import ctc, linguistic_input
+from speechkit.search import two_vocabularies
 
 
 @dataclass
@@ -46,9 +47,8 @@ class Config(ctc.Config):
     bert: bert.Config = field(default_factory=bert.Config)
     """The linguistic encoder."""
 
-    units: Literal["shared", "retokenised"] = "shared"
-    """`shared`: CTC speaks BERT's pieces; `retokenised`: it speaks units of its own, and what it recognised
-    is cut into BERT's pieces again."""
+    units: two_vocabularies.Units = "shared"
+    """How what CTC says becomes BERT's pieces, see there: `shared`, `retokenised` or `words`."""
 
     bridge: bool = True
     """Brings the speech encoder's frames to BERT's width, by a linear layer and a norm, before the two meet;
@@ -73,6 +73,10 @@ class Config(ctc.Config):
     """Output layer of the cross entropy: that of the conditional masked language model, so that BERT's words
     stay known, or a linear one that knows nothing (as published)."""
 
+    word_scores: bool = False
+    """The cross-entropy output adds to its logits what CTC makes of every word in the frames of a position,
+    by a learnt factor; for units=words."""
+
     refine: int = 1
     """Passes through BERT in recognition; from the second on it reads its own answers."""
 
@@ -85,7 +89,9 @@ class Config(ctc.Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("refine", self.refine, 1)
+        if self.word_scores and self.units != "words":
+            raise ValueError("word_scores=true: CTC's scores of words need units=words")
         if self.normaliser != "utterances":
             raise ValueError("normaliser=tokens: all terms are divided by utterances here; leave it out")
-        if self.units == "retokenised" and self.choice.unit == "token":
-            raise ValueError("units=retokenised: two outputs of different units; say choice.unit=word")
+        if self.units != "shared" and self.choice.unit == "token":
+            raise ValueError(f"units={self.units}: two outputs of different units; say choice.unit=word")

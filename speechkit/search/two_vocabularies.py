@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from speechkit.data.batch import Padded, pad
-from speechkit.fusion.confidence import ctc_scores
 from speechkit.fusion.word_numbers import word_numbers
+from speechkit.search.ctc_beam import CtcBeam, CtcBeamConfig
 from speechkit.search.greedy import Span, ctc_greedy_spans
+from speechkit.search.lexicon import Lexicon
+from speechkit.search.word_scores import WordScores
 from speechkit.text.bert_vocab import BertVocab
 from speechkit.text.char import SPACE
 from speechkit.text.tokenizer import Tokenizer
@@ -27,11 +30,15 @@ class Piece(NamedTuple):
         id: linguistic.
         sure: log confidence.
         middle: of its frames.
+        start: first frame of its word's room, which goes from the token before the word to the one after it.
+        end: the frame after the last of that room.
     """
 
     id: int
     sure: float
     middle: float
+    start: int = 0
+    end: int = 0
 
 
 class Recognised(NamedTuple):
@@ -39,15 +46,30 @@ class Recognised(NamedTuple):
 
     Attributes:
         tokens: linguistic ids.
-        clock: `(B, T)` float, the place of the token that a frame belongs to, from 0: whole at the middle of the
-            token's frames, in between from there to the next.
         confidences: `(B, M)` log confidence of each: of its word, where a word was cut anew; minus infinity
             of [UNK], whose word BERT cannot read; 0 beyond.
+        clock: `(B, T)` float, the place of the token that a frame belongs to, from 0: whole at the middle of
+            the token's frames, in between from there to the next.
+        scores: `(B, M, V')` of all words in the frames of each token, see `speechkit.search.word_scores`;
+            only where words are searched for.
     """
 
     tokens: Padded
     confidences: Tensor
     clock: Tensor
+    scores: Tensor | None = None
+
+
+Units = Literal["shared", "retokenised", "words"]
+"""How CTC's tokens become BERT's pieces. `shared`: CTC speaks these pieces; `retokenised`: it speaks units of
+its own, and what its best path spells is cut into pieces again; `words`: it speaks units of its own, and of
+all sequences of BERT's whole words the most probable one is looked for."""
+
+SEARCH = CtcBeamConfig(beam=10, word_bonus=-3.0, blank_skip=0.95, times=True)
+"""Of words: narrow, as it runs in training too; without a price short words would fill every gap."""
+
+TEMPERATURE = 2.0
+"""Scores are divided by it before they are confidences: CTC's frames are no independent witnesses."""
 
 
 class TwoVocabularies:
@@ -56,65 +78,93 @@ class TwoVocabularies:
     Args:
         tokenizer: of CTC.
         vocab: of BERT's branch.
-        shared: CTC speaks BERT's pieces, id for id; else what it recognised is cut into them again.
+        units: see `Units`.
 
     Attributes:
         tokenizer, vocab: as given.
         ctc_size: V, the blank included.
 
     Raises:
-        InputError: units that are to be shared are not the same.
+        InputError: units that are to be shared are not the same, or no word of BERT can be spelt.
     """
 
-    def __init__(self, tokenizer: Tokenizer, vocab: BertVocab, shared: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocab: BertVocab, units: Units) -> None:
         self.tokenizer, self.vocab = tokenizer, vocab
         self.ctc_size = len(tokenizer)
-        self._table = vocab.shared_ids(tokenizer) if shared else None
+        self._table = vocab.shared_ids(tokenizer) if units == "shared" else None
+        self._search = None
+        if units == "words":
+            lexicon = Lexicon.from_words(vocab.whole_words(), tokenizer)
+            self._search = CtcBeam(SEARCH, tokenizer.vocab, lexicon, blank=tokenizer.blank)
+            spelt = {vocab.encode(lexicon.words[word])[0]: tokens for word, tokens in lexicon.spellings}
+            self._scores = WordScores([spelt.get(id_) for id_ in range(len(vocab))], tokenizer.blank)
 
     def recognised(self, log_probs: Tensor, lengths: Tensor) -> Recognised:
-        """The greedy hypotheses in linguistic ids, and how sure CTC is of each.
+        """The hypotheses in linguistic ids, and how sure CTC is of each token.
 
         Args:
             log_probs: `(B, T, V)` of CTC.
             lengths: `(B,)` frames.
         """
         log_probs, lengths = log_probs.detach().cpu(), lengths.cpu()
-        spans = ctc_greedy_spans(log_probs, lengths, self.tokenizer.blank)
-        scores = ctc_scores(log_probs, lengths, blank=self.tokenizer.blank)
-        cut = self._pieces if self._table is not None else self._words
-        rows = [cut(*pair) for pair in zip(spans, scores.values.tolist())]
+        scores = None
+        if self._search is not None:
+            rows, found = self._searched(log_probs, lengths)
+            scores = pad(found).values if found else log_probs.new_zeros(0, 0, len(self.vocab))
+        else:
+            cut = self._words if self._table is None else self._pieces
+            found = ctc_greedy_spans(log_probs, lengths, self.tokenizer.blank)
+            rows = [cut(spans, _confidences(spans, values)) for spans, values in zip(found, log_probs)]
         ids = pad([torch.tensor([piece.id for piece in row], dtype=torch.int64) for row in rows])
-        sure = pad([torch.tensor([piece.sure for piece in row], dtype=log_probs.dtype) for row in rows]).values
+        sure = pad(
+            [torch.tensor([piece.sure for piece in row], dtype=log_probs.dtype) for row in rows]
+        ).values
         times = np.arange(log_probs.size(1))
         clock = [np.interp(times, [p.middle for p in row] or [0], range(max(len(row), 1))) for row in rows]
-        return Recognised(ids, sure, torch.from_numpy(np.stack(clock)) if clock else sure.new_zeros(0, len(times)))
+        clock = torch.from_numpy(np.stack(clock)) if clock else sure.new_zeros(0, len(times))
+        return Recognised(ids, sure, clock, scores)
 
     def _pieces(self, spans: Sequence[Span], sure: Sequence[float]) -> list[Piece]:
         """CTC's own tokens, those that BERT has."""
         ids = [self._table[span.token] for span in spans]
         pieces = [Piece(id_, s, (span.start + span.end - 1) / 2) for id_, s, span in zip(ids, sure, spans)]
-        return [piece._replace(sure=piece.sure if piece.id else -math.inf) for piece in pieces if piece.id >= 0]
+        return [
+            piece._replace(sure=piece.sure if piece.id else -math.inf) for piece in pieces if piece.id >= 0
+        ]
 
     def _words(self, spans: Sequence[Span], sure: Sequence[float]) -> list[Piece]:
         """The words, each cut into BERT's pieces, which share its frames and its confidence."""
         names = [self.tokenizer.vocab[span.token] for span in spans]
         numbers = word_numbers([names], self.tokenizer.kind)[0].tolist()
-        together: dict[int, float] = defaultdict(float)
-        frames: dict[int, tuple[int, int]] = {}
-        for number, name, span, s in zip(numbers, names, spans, sure):
-            together[number] += s
-            if name != SPACE:  # alone before the first word, it is none
-                first = frames[number][0] if number in frames else span.start
-                frames[number] = (first, span.end)
-        words = self.tokenizer.decode([span.token for span in spans]).split()
+        words: dict[int, list[int]] = defaultdict(list)
+        for place, (number, name) in enumerate(zip(numbers, names)):
+            words[number] += [place] if name != SPACE else []  # alone before the first word, it is none
+        texts = self.tokenizer.decode([span.token for span in spans]).split()
         pieces = []
-        for word, (number, (start, end)) in zip(words, frames.items()):
-            ids = self.vocab.encode(word)
-            step = (end - start) / max(len(ids), 1)
+        for text, places in zip(texts, filter(None, words.values())):
+            start, end = spans[places[0]].start, spans[places[-1]].end
+            ids = self.vocab.encode(text)
+            before = spans[places[0] - 1].end if places[0] else 0
+            after = spans[places[-1] + 1].start if places[-1] + 1 < len(spans) else sys.maxsize
+            step, known = (end - start) / max(len(ids), 1), sum(sure[place] for place in places)
             for place, id_ in enumerate(ids):
-                known = together[number] if id_ else -math.inf
-                pieces.append(Piece(id_, known, start + (place + 0.5) * step - 0.5))
+                middle = start + (place + 0.5) * step - 0.5
+                pieces.append(Piece(id_, known if id_ else -math.inf, middle, before, after))
         return pieces
+
+    def _searched(self, log_probs: Tensor, lengths: Tensor) -> tuple[list[list[Piece]], list[Tensor]]:
+        """The words of the best hypotheses, and of each utterance the scores of all words at each of them."""
+        rows, scores = [], []
+        for nbest, values, frames in zip(self._search(log_probs, lengths), log_probs, lengths.tolist()):
+            spans = nbest[0].spans
+            words = self._words(spans, [0.0] * len(spans))
+            rooms = torch.tensor([(word.start, min(word.end, frames)) for word in words], dtype=torch.int64)
+            found = self._scores(values, *rooms.view(-1, 2).unbind(1))
+            own = torch.tensor([word.id for word in words], dtype=torch.int64)
+            sure = (found / TEMPERATURE).log_softmax(1).gather(1, own[:, None])[:, 0].tolist()
+            rows.append([w._replace(sure=s if w.id else -math.inf) for w, s in zip(words, sure)])
+            scores.append(found)
+        return rows, scores
 
     def linguistic(self, ids: Sequence[int]) -> list[int]:
         """Linguistic ids of CTC's ids, blanks and repeats removed before."""
@@ -122,3 +172,8 @@ class TwoVocabularies:
 
     def _shared(self, ids: Sequence[int]) -> list[int]:
         return [self._table[id_] for id_ in ids if self._table[id_] >= 0]
+
+
+def _confidences(spans: Sequence[Span], log_probs: Tensor) -> list[float]:
+    """Log probability of each token in the surest of its frames; `(T, V)` log-probabilities."""
+    return [float(log_probs[span.start : span.end, span.token].max()) for span in spans]

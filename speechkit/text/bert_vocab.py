@@ -121,6 +121,11 @@ class BertVocab:
         """Text of some linguistic ids; `[UNK]` stands as `<unk>`, as in CTC's text."""
         return self.spelling.join([UNK if piece == UNKNOWN else piece for piece in self.pieces(ids)])
 
+    def whole_words(self) -> list[str]:
+        """Words that are one piece, as texts write them."""
+        written = [(id_, self.decode([id_])) for id_ in range(1, len(self)) if self.tokens[id_][:2] != "##"]
+        return [word for id_, word in written if self.encode(word) == [id_]]
+
     def lookup(self, device: Any = None) -> Tensor:
         """`(V',)` int64: BERT's id of each linguistic id."""
         import torch

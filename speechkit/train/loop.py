@@ -41,6 +41,11 @@ class Trainer:
         config = self.config
         self.freezing = Freezing(self.model, config.freeze)
         self.terms = self._terms()
+        if setup.train.texts is None and getattr(
+            self.model, "text_requires", ()
+        ):  # text is welcome, not needed
+            weights = self.model.weights.items()
+            self.model.weights = {name: w for name, w in weights if name in self.terms or name[:5] != "text_"}
         self.optimizer = optim.build(config.optim, self.model)
         self.factor = load_kind(SCHEDULES, config.schedule.name).build(
             config.schedule, config.loop.max_updates

@@ -167,3 +167,32 @@ def test_words_can_be_kept_from_bert():
     assert rows(out, "masked") == [[True] * len(row) for row in HEARD]
     assert rows(out, "ce") == rows(inputs(0.0), "ce")
     check_nothing_beyond_the_lengths(out)
+
+
+def test_the_truth_knows_where_it_was_heard():
+    """By hand: [1 2 3 4] heard as [1 3 4]; what was not heard stands between what was."""
+    out = inputs(1.0)
+    assert rows(out, "partners") == [[0, -1, 1, 2], [0, 1, 2], [-1, -1], [0, 2, 3], [0]]
+    expected = [[0, 0.5, 1, 2], [0, 1, 2], [0, 1], [0, 2, 3], [0]]
+    assert rows(out, "clock") == expected
+    whole = out.clock_of_all()
+    assert whole[0, : 4 + 2].tolist() == [-1, 0, 0.5, 1, 2, 3] and whole[4, :3].tolist() == [-1, 0, 1]
+
+
+def test_a_hypothesis_has_its_own_clock_and_inserted_tokens_may_be_answered_with_nothing():
+    for inserted, target in (("ignore", IGNORE), ("drop", 0)):
+        out = inputs(0.0, inserted=inserted)
+        assert rows(out, "ce")[3] == [10, target, 11, 12] == rows(out, "cmlm")[3]
+        assert rows(out, "clock")[3] == rows(out, "partners")[3] == [0, 1, 2, 3]
+        assert (out.ce == 0).sum() == (target == 0)  # not beyond the lengths
+        check_nothing_beyond_the_lengths(out)
+
+
+def test_scores_go_with_the_tokens_that_were_heard():
+    scores = torch.arange(5 * 4 * 3, dtype=torch.float32).view(5, 4, 3) + 1
+    truth, heard = inputs(1.0).scores_of(scores), inputs(0.0).scores_of(scores)
+    torch.testing.assert_close(
+        truth[0, :4], torch.stack([scores[0, 0], torch.zeros(3), scores[0, 1], scores[0, 2]])
+    )
+    torch.testing.assert_close(heard[3, :4], scores[3])
+    assert not truth[2].any() and not heard[2].any()

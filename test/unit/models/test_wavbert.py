@@ -20,6 +20,8 @@ SMALL = [
     "linguistic.sampling.end=20",
 ]
 RETOKENISED = ["units=retokenised", "choice.unit=word"]
+CLOCK = [f"{part}.clock=true" for part in ("embedding_attention", "aggregation")]
+WORDS = ["units=words", "choice.unit=word", "word_scores=true", *CLOCK]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def test_the_first_ctc_is_the_ctc_system(make):
 
 
 @pytest.mark.parametrize(
-    "options", [(), RETOKENISED, ("linguistic.sampling.high=0", "linguistic.sampling.low=0")]
+    "options", [(), RETOKENISED, WORDS, ("linguistic.sampling.high=0", "linguistic.sampling.low=0")]
 )
 def test_terms_are_the_counted_ones_and_finite(make, options):
     model = make(*options).train()
@@ -151,7 +153,7 @@ def test_masks_alone_tell_bert_nothing_but_the_length(make):
     assert (first.acoustic - second.acoustic).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("options", [(), RETOKENISED, ("refine=3",)])
+@pytest.mark.parametrize("options", [(), RETOKENISED, WORDS, ("refine=3",), CLOCK])
 def test_a_batch_equals_its_utterances_alone(make, options):
     check_alone(shake(make(*options, double=True)).eval())
 
@@ -207,14 +209,14 @@ def test_tokens_that_ctc_is_unsure_of_are_masked(make, options):
         chances[0, frame] = (1 - chance) / (units.ctc_size - 1)
         chances[0, frame, id_] = chance
     chances[1, :, 0] = 1.0
-    tokens, sure, _ = units.recognised((chances / chances.sum(-1, keepdim=True)).log(), sizes)
+    tokens, sure, *_ = units.recognised((chances / chances.sum(-1, keepdim=True)).log(), sizes)
     assert tokens.lengths.tolist() == [2, 0]
     assert units.vocab.decode(tokens.values[0].tolist()) == "the dog"
-    # Of "the dog" in letters the space belongs to the first word.
-    expected = [0.9**3 * 0.4, 0.4**3] if options else [0.9, 0.4]
+    # Of "the dog" in letters the space belongs to none of the words.
+    expected = [0.9**3, 0.4**3] if options else [0.9, 0.4]
     torch.testing.assert_close(sure[0].exp().tolist(), expected, rtol=1e-3, atol=1e-4)
     given = wavbert.inference_input(tokens, 10, model.config.linguistic.unsure(sure))
-    assert given.masked.tolist() == [[expected[0] < 0.5, True], [False, False]]
+    assert given.masked.tolist() == [[False, True], [False, False]]
 
 
 def test_what_cannot_be_is_refused(make):
@@ -234,3 +236,36 @@ def test_a_few_utterances_are_learnt_by_heart(make):
     model = make("linguistic.sampling.start=100", "linguistic.sampling.end=300")
     texts = learn_by_heart(model, make_batch(model))
     assert texts["ctc2"] == texts["ce"] == texts[""] == TEXTS
+
+
+def test_the_scores_of_words_join_the_cross_entropy(make):
+    """What it says alone, and a learnt share of CTC's scores, which the text alone has none of."""
+    model = make(*WORDS).eval()
+    batch = make_batch(model)
+    with torch.no_grad():
+        known, sizes = model.encode(batch)["ce"]
+        scale, _ = model.word_scale.clone(), model.word_scale.zero_()
+        without, _ = model.encode(batch)["ce"]
+        said = model.units.recognised(*model.encode(batch)["ctc"])
+    told = (without + scale * said.scores[:, : without.size(1)]).log_softmax(-1)
+    for row, size in enumerate(sizes.tolist()):
+        torch.testing.assert_close(known[row, :size], told[row, :size], rtol=0, atol=1e-5)
+    assert "word_scale" in gradients(model.train(), batch, "ce")
+    assert "word_scale" not in gradients(model, texts_of(batch), "text_ce")
+
+
+def test_an_inserted_word_can_be_answered_with_nothing(make):
+    """[UNK] as the answer is not written."""
+    model = make(*WORDS)
+    ids = model.units.vocab.encode("the dog")
+    answers = torch.full((1, 3, len(model.units.vocab)), -9.0)
+    for place, id_ in enumerate((ids[0], 0, ids[1])):
+        answers[0, place, id_] = -0.1
+    silence = torch.full((1, 4, model.units.ctc_size), -9.0)
+    silence[..., 0] = -0.1
+    heads = {
+        "ctc": (silence, torch.tensor([4])),
+        "ctc2": (silence, torch.tensor([4])),
+        "ce": (answers, torch.tensor([3])),
+    }
+    assert model.recognise(heads)["ce"] == ["the dog"]
