@@ -122,6 +122,8 @@ def _parse(text: str, file: str, path: Path_ = ()) -> tuple[Any, dict[Path_, str
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[Path_, str]]:
     """Reads a YAML mapping; its optional `base: other.yaml` key (relative, one level) is merged below it.
 
+    A section of the base without a `name` is for any kind that this file names.
+
     Returns:
         The values, and the place of every key as `file:line`.
 
@@ -135,7 +137,7 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[Path_, str]]:
     below = _read_file(Path(path).parent / base)
     if "base" in below.values:
         raise InputError(f"{below.origins[('base',)]}: a base file cannot have a base of its own")
-    return merge(below.values, tree.values), {**below.origins, **tree.origins}
+    return merge(below.values, tree.values, open_kinds=True), {**below.origins, **tree.origins}
 
 
 def _read_file(path: Path) -> _Tree:
@@ -151,15 +153,22 @@ def _read_file(path: Path) -> _Tree:
     return _Tree(values, origins)
 
 
-def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Sections are merged key by key, anything else is replaced; another `name` replaces the section."""
+def merge(below: dict[str, Any], above: dict[str, Any], open_kinds: bool = False) -> dict[str, Any]:
+    """Sections are merged key by key, anything else is replaced; another `name` replaces the section.
+
+    Args:
+        below: values.
+        above: values that win over them.
+        open_kinds: a section without a name is of any kind, and is kept when it gets one.
+    """
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        same_kind = (
-            isinstance(old, dict) and isinstance(value, dict) and value.get("name") in (None, old.get("name"))
-        )
-        merged[key] = merge(old, value) if same_kind else value
+        sections = isinstance(old, dict) and isinstance(value, dict)
+        kept = sections and value.get("name") in (None, old.get("name"))
+        if sections and open_kinds and "name" not in old:
+            kept = True
+        merged[key] = merge(old, value, open_kinds) if kept else value
     return merged
 
 

@@ -9,6 +9,7 @@ In recognition BERT reads the greedy CTC hypothesis, once, and the surer of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -118,9 +119,15 @@ class WavBert(CtcModel):
         self.head2 = nn.Linear(dim, self.units.ctc_size) if self.aggregation.acoustic is not None else None
         self.cmlm_head = NewHead(self.bert.dim, size) if config.cmlm_head == "new" else None
         self.ce_head = nn.Linear(self.bert.dim, size) if self.speaks and config.ce_head == "linear" else None
+        self.register_buffer("unheard", torch.zeros(size, dtype=torch.bool), persistent=False)
         self.word_scale = (
             nn.Parameter(torch.tensor(WORD_SCALE)) if self.speaks and config.word_scores else None
         )
+
+    def hear_of(self, ids: Tensor) -> None:
+        """Says which linguistic ids the transcripts of the training speech have."""
+        self.unheard.fill_(self.config.spare_unheard).index_fill_(0, ids.to(self.unheard.device), False)
+        self.unheard[0] = False
 
     # ---- what is minimised ------------------------------------------------------------------------------
 
@@ -156,7 +163,8 @@ class WavBert(CtcModel):
         if self.head2 is not None:
             second = log_softmax(self.head2(self.dropout(fused.both.acoustic)))
             values["ctc2"] = ctc_loss(second, lengths, tokens.values, tokens.lengths).sum()
-        return values | mean_gates(fused.gates, len(batch)) | self._linguistic_loss(fused, given)
+        unheard = self.unheard if self.training else None
+        return values | mean_gates(fused.gates, len(batch)) | self._linguistic_loss(fused, given, unheard)
 
     def _text_loss(self, batch: Batch) -> dict[str, Tensor]:
         """Text alone: BERT and its side of the aggregation, with no frame to look at."""
@@ -166,15 +174,13 @@ class WavBert(CtcModel):
         values = self._linguistic_loss(fused, given)
         return {f"text_{name}": value for name, value in values.items()}
 
-    def _linguistic_loss(self, fused: Fused, given: LinguisticInput) -> dict[str, Tensor]:
-        values = {"cmlm": self._cross_entropy(fused.known, given.cmlm, self._cmlm_logits)}
+    def _linguistic_loss(
+        self, fused: Fused, given: LinguisticInput, spared: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        values = {"cmlm": _cross_entropy(fused.known, given.cmlm, self._cmlm_logits, spared)}
         if self.speaks:
-            values["ce"] = self._cross_entropy(fused.answers(), given.ce, self._ce_logits)
+            values["ce"] = _cross_entropy(fused.answers(), given.ce, self._ce_logits, spared)
         return values
-
-    def _cross_entropy(self, states: Tensor, targets: Tensor, logits: object) -> Tensor:
-        """Summed over the positions that have a target; only these go through the output layer."""
-        return token_cross_entropy(states, F.pad(targets, (1, 1), value=IGNORE), logits)
 
     def _cmlm_logits(self, states: Tensor) -> Tensor:
         return self.bert.head(states) if self.cmlm_head is None else self.cmlm_head(states)
@@ -267,6 +273,23 @@ class WavBert(CtcModel):
         look = Look([self.units.vocab.vocab[id_] for id_ in ids[0].tolist()], int(lengths))
         look.add_pictures(self.fuse(heard, lengths, given, said, inspect=True).pictures)
         return look
+
+
+def _cross_entropy(
+    states: Tensor, targets: Tensor, logits: Callable[[Tensor], Tensor], spared: Tensor | None
+) -> Tensor:
+    """Summed over the positions that have a target; only these go through the output layer.
+
+    Args:
+        states: `(B, M, D)` with [CLS] and [SEP].
+        targets: `(B, M - 2)` without.
+        logits: the output layer.
+        spared: `(V',)` bool, ids that are no wrong answers, or None.
+    """
+    targets = F.pad(targets, (1, 1), value=IGNORE)
+    if spared is None:
+        return token_cross_entropy(states, targets, logits)
+    return token_cross_entropy(states, targets, lambda x: logits(x).masked_fill(spared, -torch.inf))
 
 
 def build(config: Config, assets: Assets) -> WavBert:

@@ -77,6 +77,10 @@ class Config(ctc.Config):
     """The cross-entropy output adds to its logits what CTC makes of every word in the frames of a position,
     by a learnt factor; for units=words."""
 
+    spare_unheard: bool = False
+    """Words of the linguistic vocabulary that no transcript of the training speech has are no wrong answers
+    to speech: only text teaches when they are wrong. Else speech teaches that they never are right."""
+
     refine: int = 1
     """Passes through BERT in recognition; from the second on it reads its own answers."""
 

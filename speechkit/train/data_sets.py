@@ -140,6 +140,8 @@ def _make_speech_set(
     if len(kept) < len(manifest):
         manifest = manifest.select(kept)
         encoded = {field: ids.select(kept) for field, ids in encoded.items()}
+    if training and hasattr(model, "hear_of"):
+        model.hear_of(torch.from_numpy(np.unique(encoded["bert_tokens"].flat)).long())
 
     augment = Augment(config.augment) if training else None
     if training and config.plan.crops:

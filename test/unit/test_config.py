@@ -73,6 +73,13 @@ def test_optional_kind(tmp_path):
     assert load_config(Root, None, ["extra.name=large"]).extra == Large()
 
 
+def test_a_base_may_leave_the_kind_open(tmp_path):
+    write(tmp_path, "encoder: {heads: 7}\n", "base.yaml")
+    assert load_config(Root, write(tmp_path, "base: base.yaml\nencoder: {name: large}\n")).encoder == Large(
+        heads=7
+    )
+
+
 def test_base_file_is_merged_below(tmp_path):
     write(tmp_path, "encoder: {dim: 7, act: swish}\nlanguage: de\n", "base.yaml")
     config = load_config(Root, write(tmp_path, "base: base.yaml\nlanguage: fr\n"))
