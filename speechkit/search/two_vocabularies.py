@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -13,11 +12,11 @@ import torch
 from torch import Tensor
 
 from speechkit.data.batch import Padded, pad
+from speechkit.errors import InputError
 from speechkit.fusion.word_numbers import word_numbers
-from speechkit.search.ctc_beam import CtcBeam, CtcBeamConfig
 from speechkit.search.greedy import Span, ctc_greedy_spans
 from speechkit.search.lexicon import Lexicon
-from speechkit.search.word_scores import WordScores
+from speechkit.search.word_tree import WordTree
 from speechkit.text.bert_vocab import BertVocab
 from speechkit.text.char import SPACE
 from speechkit.text.tokenizer import Tokenizer
@@ -30,15 +29,11 @@ class Piece(NamedTuple):
         id: linguistic.
         sure: log confidence.
         middle: of its frames.
-        start: first frame of its word's room, which goes from the token before the word to the one after it.
-        end: the frame after the last of that room.
     """
 
     id: int
     sure: float
     middle: float
-    start: int = 0
-    end: int = 0
 
 
 class Recognised(NamedTuple):
@@ -50,7 +45,7 @@ class Recognised(NamedTuple):
             of [UNK], whose word BERT cannot read; 0 beyond.
         clock: `(B, T)` float, the place of the token that a frame belongs to, from 0: whole at the middle of
             the token's frames, in between from there to the next.
-        scores: `(B, M, V')` of all words in the frames of each token, see `speechkit.search.word_scores`;
+        scores: `(B, M, V')` of all words in the frames of each token, see `speechkit.search.word_tree`;
             only where words are searched for.
     """
 
@@ -65,8 +60,8 @@ Units = Literal["shared", "retokenised", "words"]
 its own, and what its best path spells is cut into pieces again; `words`: it speaks units of its own, and of
 all sequences of BERT's whole words the most probable one is looked for."""
 
-SEARCH = CtcBeamConfig(beam=10, word_bonus=-3.0, blank_skip=0.95, times=True)
-"""Of words: narrow, as it runs in training too; without a price short words would fill every gap."""
+PRICE = 4.0
+"""Of a word in that search, in natural logarithms; without it short words would fill every gap."""
 
 TEMPERATURE = 2.0
 """Scores are divided by it before they are confidences: CTC's frames are no independent witnesses."""
@@ -92,12 +87,16 @@ class TwoVocabularies:
         self.tokenizer, self.vocab = tokenizer, vocab
         self.ctc_size = len(tokenizer)
         self._table = vocab.shared_ids(tokenizer) if units == "shared" else None
-        self._search = None
+        self._tree = None
         if units == "words":
             lexicon = Lexicon.from_words(vocab.whole_words(), tokenizer)
-            self._search = CtcBeam(SEARCH, tokenizer.vocab, lexicon, blank=tokenizer.blank)
+            if lexicon.separator is None:
+                raise InputError(
+                    f"units=words: needs a tokenizer that writes spaces, such as char, not {tokenizer.kind}"
+                )
             spelt = {vocab.encode(lexicon.words[word])[0]: tokens for word, tokens in lexicon.spellings}
-            self._scores = WordScores([spelt.get(id_) for id_ in range(len(vocab))], tokenizer.blank)
+            spellings = [spelt.get(id_) for id_ in range(len(vocab))]
+            self._tree = WordTree(spellings, lexicon.separator, tokenizer.blank)
 
     def recognised(self, log_probs: Tensor, lengths: Tensor) -> Recognised:
         """The hypotheses in linguistic ids, and how sure CTC is of each token.
@@ -108,7 +107,7 @@ class TwoVocabularies:
         """
         log_probs, lengths = log_probs.detach().cpu(), lengths.cpu()
         scores = None
-        if self._search is not None:
+        if self._tree is not None:
             rows, found = self._searched(log_probs, lengths)
             scores = pad(found).values if found else log_probs.new_zeros(0, 0, len(self.vocab))
         else:
@@ -144,25 +143,21 @@ class TwoVocabularies:
         for text, places in zip(texts, filter(None, words.values())):
             start, end = spans[places[0]].start, spans[places[-1]].end
             ids = self.vocab.encode(text)
-            before = spans[places[0] - 1].end if places[0] else 0
-            after = spans[places[-1] + 1].start if places[-1] + 1 < len(spans) else sys.maxsize
             step, known = (end - start) / max(len(ids), 1), sum(sure[place] for place in places)
             for place, id_ in enumerate(ids):
                 middle = start + (place + 0.5) * step - 0.5
-                pieces.append(Piece(id_, known if id_ else -math.inf, middle, before, after))
+                pieces.append(Piece(id_, known if id_ else -math.inf, middle))
         return pieces
 
     def _searched(self, log_probs: Tensor, lengths: Tensor) -> tuple[list[list[Piece]], list[Tensor]]:
-        """The words of the best hypotheses, and of each utterance the scores of all words at each of them."""
-        rows, scores = [], []
-        for nbest, values, frames in zip(self._search(log_probs, lengths), log_probs, lengths.tolist()):
-            spans = nbest[0].spans
-            words = self._words(spans, [0.0] * len(spans))
-            rooms = torch.tensor([(word.start, min(word.end, frames)) for word in words], dtype=torch.int64)
-            found = self._scores(values, *rooms.view(-1, 2).unbind(1))
-            own = torch.tensor([word.id for word in words], dtype=torch.int64)
+        """The words of the best rows, and of each utterance the scores of all words at each of them."""
+        values, rows, scores = log_probs.numpy(), [], []
+        for frames, words in zip(values, self._tree.best_rows(values, lengths.numpy(), PRICE)):
+            starts, ends = np.array([word[1:] for word in words], np.int64).reshape(-1, 2).T
+            found = torch.from_numpy(self._tree.scores(frames, starts, ends))
+            own = torch.tensor([word.word for word in words], dtype=torch.int64)
             sure = (found / TEMPERATURE).log_softmax(1).gather(1, own[:, None])[:, 0].tolist()
-            rows.append([w._replace(sure=s if w.id else -math.inf) for w, s in zip(words, sure)])
+            rows.append([Piece(id_, s, (start + end - 1) / 2) for (id_, start, end), s in zip(words, sure)])
             scores.append(found)
         return rows, scores
 

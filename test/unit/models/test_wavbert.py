@@ -12,6 +12,7 @@ from speechkit.data.batch import pad
 from speechkit.errors import InputError, ProblemsError
 from speechkit.models import ctc, wavbert
 from speechkit.models.assets import Assets
+from speechkit.search import two_vocabularies
 from speechkit.text.tokenizer import build_tokenizer
 
 SMALL = [
@@ -238,8 +239,9 @@ def test_a_few_utterances_are_learnt_by_heart(make):
     assert texts["ctc2"] == texts["ce"] == texts[""] == TEXTS
 
 
-def test_the_scores_of_words_join_the_cross_entropy(make):
+def test_the_scores_of_words_join_the_cross_entropy(make, monkeypatch):
     """What it says alone, and a learnt share of CTC's scores, which the text alone has none of."""
+    monkeypatch.setattr(two_vocabularies, "PRICE", -9.0)  # random weights would say nothing
     model = make(*WORDS).eval()
     batch = make_batch(model)
     with torch.no_grad():
@@ -247,6 +249,7 @@ def test_the_scores_of_words_join_the_cross_entropy(make):
         scale, _ = model.word_scale.clone(), model.word_scale.zero_()
         without, _ = model.encode(batch)["ce"]
         said = model.units.recognised(*model.encode(batch)["ctc"])
+    assert said.tokens.lengths.min() > 0
     told = (without + scale * said.scores[:, : without.size(1)]).log_softmax(-1)
     for row, size in enumerate(sizes.tolist()):
         torch.testing.assert_close(known[row, :size], told[row, :size], rtol=0, atol=1e-5)
