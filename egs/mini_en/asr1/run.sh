@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # English from a grammar, spoken by espeak-ng: synthesis to a WER table in minutes, nothing to download.
-#   ./run.sh                          everything
+#   ./run.sh                          CTC, a BERT of its own, rescoring, and Wav-BERT
+#   ./run.sh --methods all --seeds 3  the whole comparison: every baseline, ablation and control
 #   ./run.sh --stage 5 --stop-stage 7 training, decoding, scoring
 #   ./run.sh --quick true             a small version that only shows that all parts work
 set -euo pipefail
@@ -13,9 +14,9 @@ force=false          # make again what is up to date
 quick=false          # tiny corpus, few updates, in quick/: a check of the machinery, no result
 far_cues=text        # "text": only the text-only set shows the far cues; "speech": labelled speech too (in far_cues_speech/)
 seed=1               # seed of the corpus
-methods=all          # comma-separated systems of conf/systems.yaml
-seeds=               # seeds per system; empty takes the number in conf/systems.yaml
-lanes=1              # systems trained or decoded at a time
+methods="bert*,ctc,wavbert"  # systems of conf/systems.yaml or patterns, between commas, or all
+seeds=1              # seeds per system
+lanes=1              # systems trained at a time, which share the processes; 2 is faster with many systems
 jobs=2               # processes for synthesis, formatting, features and the training of a system
 order=4              # of the n-gram model
 
@@ -23,7 +24,7 @@ order=4              # of the n-gram model
 . recipe.sh
 . parse_options.sh
 . ./cmd.sh
-check_int stage stop_stage seed lanes jobs order
+check_int stage stop_stage seed seeds lanes jobs order
 
 sets=(train dev test hard unlabelled)
 work=.
@@ -35,8 +36,7 @@ if [[ $quick == true ]]; then
   systems=conf/systems_quick.yaml
   sizes=(--train 160 --dev 30 --test 40 --hard 20 --unlabelled 40 --text 4000)
 fi
-matrix=(speechkit matrix --systems "$systems" --work "$work" --methods "$methods" ${seeds:+--seeds "$seeds"} \
-  --lanes "$lanes" --force "$force")
+matrix=(speechkit matrix --systems "$systems" --work "$work" --methods "$methods" --seeds "$seeds" --force "$force")
 
 if stage 0 "synthesise the corpus"; then
   python local/synthesise.py --out "$work/downloads/mini_en" --seed "$seed" --far-cues "$far_cues" --jobs "$jobs" \
@@ -64,20 +64,26 @@ if stage 3 "tokens, lexicon, language models"; then
   speechkit tokenizer --text "$work/data/train/text" --kind char --check "$work/data/dev/text" \
     --out "$work/data/tokens/char" --force "$force"
   # A grammar repeats its words more evenly than people do: the unigram counts need the fallback discounts.
+  speechkit bert-vocab --text "$work/data/sentences/text" "$work/data/train/text" --tokenizer "$work/data/tokens/char" \
+    --whole-words true --out "$work/data/bert" --force "$force"
   speechkit ngram train --text "$work/data/lm/text" --order "$order" --discount-fallback true \
     --out "$work/data/lm/${order}gram.arpa" --force "$force"
 fi
 
+if stage 4 "a BERT of the corpus's words"; then
+  "${matrix[@]}" --stage 4 --processes "$((jobs / lanes))" --lanes "$lanes"
+fi
+
 if stage 5 "train"; then
-  "${matrix[@]}" --stage 5 --processes "$jobs"
+  "${matrix[@]}" --stage 5 --processes "$((jobs / lanes))" --lanes "$lanes"
 fi
 
 if stage 6 "decode"; then
-  "${matrix[@]}" --stage 6
+  "${matrix[@]}" --stage 6 --lanes "$jobs"
 fi
 
 if stage 7 "score"; then
-  "${matrix[@]}" --stage 7
+  "${matrix[@]}" --stage 7 --lanes "$jobs"
 fi
 
 if stage 8 "report: RESULTS.md and plots"; then
