@@ -63,6 +63,7 @@ def test_a_ctc_system_is_built_in_its_size(path):
 
 SMALL = ("dim=32", "layers=2", "heads=2", "feed_forward=48")
 TINY = {
+    "blstm": ("cells=12", "projection=16", "layers=1"),
     "conformer": SMALL,
     "wav2vec2": (
         *SMALL,

@@ -70,7 +70,7 @@ if stage 3 "tokens, lexicon, language models"; then
     --out "$work/data/lm/${order}gram.arpa" --force "$force"
 fi
 
-if stage 4 "a BERT of the corpus's words"; then
+if stage 4 "pre-train a BERT on the corpus's words"; then
   "${matrix[@]}" --stage 4 --processes "$((jobs / lanes))" --lanes "$lanes"
 fi
 
