@@ -31,7 +31,7 @@ def run(recipe, *arguments):
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     environment.pop("OMP_NUM_THREADS", None)
     command = ["./run.sh", "--quick", "true", *arguments]
-    return subprocess.run(command, cwd=recipe, env=environment, capture_output=True, text=True, timeout=290)
+    return subprocess.run(command, cwd=recipe, env=environment, capture_output=True, text=True, timeout=500)
 
 
 @pytest.mark.timeout(600)
@@ -40,11 +40,16 @@ def test_from_synthesis_to_a_table_and_again(recipe):
     assert done.returncode == 0, done.stderr[-3000:]
     exp = recipe / "quick/exp/ctc/seed1"
     table = (recipe / "quick/RESULTS.md").read_text()
-    for how in ("greedy", "lexicon", "4gram"):
+    for how in ("greedy", "lexicon", "4gram", "rescore"):
         assert f"| ctc | {how} | characters | 1 |" in table
         result = json.loads((exp / f"decode_test_{how}/result.json").read_text())
         assert {"far", "near", "other", "seen", "unseen"} <= result["classes"].keys()
         assert result["counts"]["words"] > 300
+    assert "| wavbert | fused | characters | 1 |" in table
+    fused = recipe / "quick/exp/wavbert/seed1/decode_test_fused"
+    assert len((fused / "text").read_text().splitlines()) == 40
+    assert (recipe / "quick/exp/bert_folder/seed1/bert/model.safetensors").is_file()
+
     tuned = json.loads((exp / "tune_4gram.json").read_text())
     assert tuned["set"].endswith("dump/dev") and len(tuned["trials"]) == 2
     assert (recipe / "quick/images/wer_test.png").stat().st_size > 1000
