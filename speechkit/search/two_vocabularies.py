@@ -58,7 +58,8 @@ class Recognised(NamedTuple):
 Units = Literal["shared", "retokenised", "words"]
 """How CTC's tokens become BERT's pieces. `shared`: CTC speaks these pieces; `retokenised`: it speaks units of
 its own, and what its best path spells is cut into pieces again; `words`: it speaks units of its own, and of
-all sequences of BERT's whole words the most probable one is looked for."""
+all sequences of BERT's whole words the most probable one is looked for (for some thousand words; every frame
+looks at all beginnings of words)."""
 
 PRICE = 4.0
 """Of a word in that search, in natural logarithms; without it short words would fill every gap."""
@@ -106,6 +107,8 @@ class TwoVocabularies:
             lengths: `(B,)` frames.
         """
         log_probs, lengths = log_probs.detach().cpu(), lengths.cpu()
+        if log_probs.dtype == torch.bfloat16:
+            log_probs = log_probs.float()
         scores = None
         if self._tree is not None:
             rows, found = self._searched(log_probs, lengths)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -253,7 +254,8 @@ def test_every_stage_in_miniature(tmp_path):
         result = json.loads((folder / "result.json").read_text())
         assert result["scored"]["cer_counts_spaces"] is False
         assert result["cer"]["counts"]["characters"] == sum(map(len, made["test"].values()))
-        assert all(len(line.split()) <= 2 for line in (folder / "text").open()), "no spaces in Chinese"
+        said = (re.sub(" ?<unk> ?", "", line) for line in (folder / "text").open())
+        assert all(len(line.split()) <= 2 for line in said), "no spaces in Chinese"
     assert "encoder from quick/exp/downloaded/seed1/final" in (exp / "wav2vec2/seed1/train.log").read_text()
     check_fusion(exp, FUSED)
     assert (exp / "downloaded_cn/seed1/final/model.safetensors").exists()
