@@ -87,3 +87,15 @@ def test_text_sets_beside_speech_or_none(world, kind, options, terms, capsys):
     if not terms:
         assert main(["train", *world.arguments("exp/refused", **values), *text]) == 1
         assert f"model {kind} learns from speech, not from text alone" in capsys.readouterr().err
+
+
+def test_text_is_welcome_and_not_needed(world):
+    """With its weights as they are, Wav-BERT trains on speech alone; words of text alone are then unknown."""
+    sizes = {f"{part}__heads": 2 for part in ("embedding_attention", "aggregation")}
+    values = {f"encoder__{name}": value for name, value in ENCODER.items()} | sizes
+    values |= {"name": "wavbert", "units": "words", "word_scores": "true", "spare_unheard": "true"}
+    values |= {"choice__unit": "word", "bert__folder": world.folder / "bert"}
+    values = {f"model__{name}": value for name, value in values.items()} | {"loop__max_updates": 2}
+    assert main(["train", *world.arguments("exp/speech_alone", **values)]) == 0
+    for row in rows(world.folder / "exp/speech_alone", "train"):
+        assert {"loss_ctc", "loss_ce"} <= set(row) and not any("text" in name for name in row)

@@ -272,3 +272,22 @@ def test_an_inserted_word_can_be_answered_with_nothing(make):
         "ce": (answers, torch.tensor([3])),
     }
     assert model.recognise(heads)["ce"] == ["the dog"]
+
+
+def test_words_that_speech_has_not_are_spared_by_speech_alone(make):
+    """Their biases in BERT's head get no gradient from speech, and one from text."""
+
+    def moved(model, batch, term):
+        gradients(model, batch, term)
+        bias = dict(model.bert.model.named_parameters())["cls.predictions.bias"].grad
+        return {model.units.vocab.vocab[place] for place in bias.nonzero()[:, 0].tolist()}
+
+    for spare in (True, False):
+        model = make(*WORDS, f"spare_unheard={spare}".lower()).train()
+        batch = make_batch(model)
+        model.hear_of(torch.tensor(model.units.vocab.encode("the dog sat on a mat")))  # no cat
+        batch.fields["bert_tokens"].values[0, 1] = batch["bert_tokens"].values[0, 0]  # nor in the truth
+        assert ("cat" in moved(model, batch, "ce")) is ("cat" in moved(model, batch, "cmlm")) is not spare
+        assert "dog" in moved(model, batch, "ce") and "cat" in moved(model, texts_of(batch), "text_ce")
+        model.eval()
+        assert torch.isfinite(model.loss(make_batch(model), 0)["ce"][0])  # dev may have it
