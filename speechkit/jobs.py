@@ -167,7 +167,7 @@ def decode_jobs(systems: Systems, chosen: dict[str, System], seeds: int | None, 
     for name, system in chosen.items():
         for seed in _seeds(systems, system, seeds):
             folder = exp / name / f"seed{seed}"
-            for how in system.decodes:
+            for how in _decodes(systems, system, chosen):
                 decode = systems.decodes[how]
                 command = ["speechkit", "decode", "--model", str(folder), "--how", how]
                 command += ["--config", decode.config, "--data", *systems.test_sets]
@@ -187,7 +187,7 @@ def score_jobs(systems: Systems, chosen: dict[str, System], seeds: int | None, e
         folders = []
         for name, system in chosen.items():
             for seed in _seeds(systems, system, seeds):
-                for how in system.decodes:
+                for how in _decodes(systems, system, chosen):
                     folder = exp / name / f"seed{seed}" / f"decode_{Path(data).name}_{how}"
                     if not (folder / "text").exists():
                         raise InputError(f"{folder}/text: no such file; run stage 6 for '{name}' first")
@@ -197,6 +197,11 @@ def score_jobs(systems: Systems, chosen: dict[str, System], seeds: int | None, e
             log = exp / "log" / f"score_{Path(data).name}.log"
             jobs.append(Job(f"score {data}", command, log, runner="decode_cmd"))
     return jobs
+
+
+def _decodes(systems: Systems, system: System, chosen: dict[str, System]) -> list[str]:
+    """Ways of decoding, without those that need a system that is not chosen."""
+    return [how for how in system.decodes if set(systems.decodes[how].needs) <= set(chosen)]
 
 
 def _seeds(systems: Systems, system: System, seeds: int | None) -> range:

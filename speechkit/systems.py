@@ -27,6 +27,8 @@ class Decode:
     """Which text its language model or BERT has seen, for the report."""
     tune_on: str | None = None
     """Data set on which the config's grid is searched; never a test set."""
+    needs: list[str] = field(default_factory=list)
+    """Systems that it is left out without, such as the one that makes its BERT."""
 
 
 @dataclass
@@ -140,6 +142,12 @@ class Systems:
     def __post_init__(self) -> None:
         self.systems = _completed(self.systems)
         sets = [Path(path).name for path in self.test_sets]
+        for how, decode in self.decodes.items():
+            for need in decode.needs:
+                if need not in self.systems:
+                    raise ValueError(
+                        f"decodes.{how}.needs: no system '{need}'{nearest(need, list(self.systems))}"
+                    )
         for name, system in self.systems.items():
             named = [("decodes", how, self.decodes) for how in system.decodes]
             named += [("budgets", budget, self.budgets) for budget in system.budgets]

@@ -1,9 +1,12 @@
 """Systems that are variants of others in conf/systems.yaml."""
 
+from pathlib import Path
+
 import pytest
 
 from speechkit.errors import ProblemsError
-from speechkit.systems import read_systems
+from speechkit.jobs import decode_jobs
+from speechkit.systems import read_systems, select
 
 HEAD = """
 train_sets: [dump/train]
@@ -61,3 +64,20 @@ def test_a_variant_has_what_it_does_not_say(tmp_path):
 def test_what_cannot_be_a_variant_is_refused(tmp_path, lines, says):
     with pytest.raises(ProblemsError, match=says):
         read(tmp_path, *(line.replace("[true]", '["ls"]') for line in lines))
+
+
+def test_a_decode_is_left_out_without_the_systems_that_it_needs(tmp_path):
+    path = tmp_path / "systems.yaml"
+    text = HEAD.replace("conf/fused.yaml}", "conf/fused.yaml, needs: [bert]}").replace(
+        "[greedy]", "[greedy, fused]"
+    )
+    path.write_text(text + "  bert: {title: a BERT, stage: 4, train: conf/bert.yaml}\n")
+    systems = read_systems(path)
+    names = {
+        m: [job.name for job in decode_jobs(systems, select(systems, m), 1, Path("exp"))]
+        for m in ("ctc", "all")
+    }
+    assert names == {"ctc": ["ctc/seed1/greedy"], "all": ["ctc/seed1/greedy", "ctc/seed1/fused"]}
+    path.write_text(text + "  bart: {title: a BERT, stage: 4, train: conf/bert.yaml}\n")
+    with pytest.raises(ProblemsError, match="decodes.fused.needs: no system 'bert'; did you mean 'bart'"):
+        read_systems(path)

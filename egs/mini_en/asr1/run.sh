@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # English from a grammar, spoken by espeak-ng: synthesis to a WER table in minutes, nothing to download.
-#   ./run.sh                          CTC, a BERT of its own, rescoring, and Wav-BERT
-#   ./run.sh --methods all --seeds 3  the whole comparison: every baseline, ablation and control
+#   ./run.sh                                   CTC: greedy, with a lexicon, with a 4-gram
+#   ./run.sh --methods "bert*,ctc,wavbert"     a BERT of the corpus's words too, rescoring, and Wav-BERT
+#   ./run.sh --methods all --seeds 3 --lanes 2 the whole comparison: every baseline, ablation and control
 #   ./run.sh --stage 5 --stop-stage 7 training, decoding, scoring
 #   ./run.sh --quick true             a small version that only shows that all parts work
 set -euo pipefail
@@ -14,7 +15,7 @@ force=false          # make again what is up to date
 quick=false          # tiny corpus, few updates, in quick/: a check of the machinery, no result
 far_cues=text        # "text": only the text-only set shows the far cues; "speech": labelled speech too (in far_cues_speech/)
 seed=1               # seed of the corpus
-methods="bert*,ctc,wavbert"  # systems of conf/systems.yaml or patterns, between commas, or all
+methods=             # systems of conf/systems.yaml or patterns, between commas, or all; empty: ctc, all with --quick
 seeds=1              # seeds per system
 lanes=1              # systems trained at a time, which share the processes; 2 is faster with many systems
 jobs=2               # processes for synthesis, formatting, features and the training of a system
@@ -34,8 +35,11 @@ sizes=()
 if [[ $quick == true ]]; then
   work=quick
   systems=conf/systems_quick.yaml
+  methods=${methods:-all}
   sizes=(--train 160 --dev 30 --test 40 --hard 20 --unlabelled 40 --text 4000)
 fi
+methods=${methods:-ctc}
+each=$((jobs > lanes ? jobs / lanes : 1))  # processes of a training
 matrix=(speechkit matrix --systems "$systems" --work "$work" --methods "$methods" --seeds "$seeds" --force "$force")
 
 if stage 0 "synthesise the corpus"; then
@@ -63,19 +67,19 @@ fi
 if stage 3 "tokens, lexicon, language models"; then
   speechkit tokenizer --text "$work/data/train/text" --kind char --check "$work/data/dev/text" \
     --out "$work/data/tokens/char" --force "$force"
-  # A grammar repeats its words more evenly than people do: the unigram counts need the fallback discounts.
   speechkit bert-vocab --text "$work/data/sentences/text" "$work/data/train/text" --tokenizer "$work/data/tokens/char" \
     --whole-words true --out "$work/data/bert" --force "$force"
+  # A grammar repeats its words more evenly than people do: the unigram counts need the fallback discounts.
   speechkit ngram train --text "$work/data/lm/text" --order "$order" --discount-fallback true \
     --out "$work/data/lm/${order}gram.arpa" --force "$force"
 fi
 
 if stage 4 "pre-train a BERT on the corpus's words"; then
-  "${matrix[@]}" --stage 4 --processes "$((jobs / lanes))" --lanes "$lanes"
+  "${matrix[@]}" --stage 4 --processes "$each" --lanes "$lanes"
 fi
 
 if stage 5 "train"; then
-  "${matrix[@]}" --stage 5 --processes "$((jobs / lanes))" --lanes "$lanes"
+  "${matrix[@]}" --stage 5 --processes "$each" --lanes "$lanes"
 fi
 
 if stage 6 "decode"; then
