@@ -74,3 +74,5 @@ class Config(ctc.Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("label_smoothing", self.label_smoothing, 0, 1, open_high=True)
+        if self.adapters.clock:
+            raise ValueError("adapters.clock=true: only Wav-BERT's attention has a clock; leave it out")

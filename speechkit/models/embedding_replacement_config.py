@@ -73,6 +73,8 @@ class Config(ctc.Config):
         super().__post_init__()
         if self.normaliser != "utterances":
             raise ValueError("normaliser=tokens: all terms are divided by utterances here; leave it out")
+        if self.replacement.clock or self.aggregation.clock:
+            raise ValueError("clock=true: the positions of Embedding Replacement have no time; leave it out")
         mixed = self.units != "shared" and self.er_acoustic == "ha"
         if mixed and self.choice.unit == "token":
             raise ValueError(

@@ -170,7 +170,7 @@ class WavBert(CtcModel):
         """Text alone: BERT and its side of the aggregation, with no frame to look at."""
         truth = batch["bert_tokens"]
         given = text_input(self.config.linguistic, truth, batch.keys, len(self.units.vocab))
-        fused = self._fuse(*hear_nothing(self, batch, self.dim), given)
+        fused = self.fuse(*hear_nothing(self, batch, self.dim), given)
         values = self._linguistic_loss(fused, given)
         return {f"text_{name}": value for name, value in values.items()}
 
@@ -211,21 +211,12 @@ class WavBert(CtcModel):
             heard: H_A, `(B, T, D_A)`.
             lengths: `(B,)` frames.
             given: what BERT reads.
-            said: what CTC recognised, for attention with a clock and for the scores of words.
+            said: what CTC recognised, for attention with a clock and for the scores of words; None for text
+                alone, which BERT reads even where it reads only [MASK] beside speech.
             inspect: also give gates and attention maps.
         """
-        if self.config.reads == "masks":
+        if self.config.reads == "masks" and said is not None:
             given = given.all_masked()
-        return self._fuse(heard, lengths, given, said, inspect)
-
-    def _fuse(
-        self,
-        heard: Tensor,
-        lengths: Tensor,
-        given: LinguisticInput,
-        said: Recognised | None = None,
-        inspect: bool = False,
-    ) -> Fused:
         ids, sizes = given.bert_ids(self.bert.bert_ids, self.units.vocab)
         clocks = None if said is None else (given.clock_of_all(), said.clock.to(heard.device))
         attended = Attended(self.bert.embed(ids), {}, {})

@@ -227,6 +227,7 @@ def test_what_cannot_be_is_refused(make, folder):
         "label_smoothing=1",
         "weights.cmlm=-1",
         "weights.text=-1",
+        "adapters.clock=true",
         "filling.iterations=0",
         "length=none",
     ):

@@ -186,7 +186,12 @@ def test_what_cannot_be_is_refused(make):
         embedding_replacement.build(embedding_replacement.Config(), Assets())
     with pytest.raises(InputError, match="max_len=9: BERT has 8 positions"):
         make(positions=8)
-    for options in ((RETOKENISED, HA), ("normaliser=tokens",), ("weights.acoustic=-1",)):
+    for options in (
+        (RETOKENISED, HA),
+        ("normaliser=tokens",),
+        ("weights.acoustic=-1",),
+        ("aggregation.clock=true",),
+    ):
         with pytest.raises(ProblemsError):
             make(*options)
 

@@ -141,16 +141,17 @@ def test_masks_alone_tell_bert_nothing_but_the_length(make):
     """The control: other tokens of the same number change nothing after the first CTC."""
     model = shake(make("reads=masks")).eval()
     batch = make_batch(model)
-    heard, _, lengths = model._hear(batch)
+    heard, log_probs, lengths = model._hear(batch)
+    said = model.units.recognised(log_probs, lengths)
     rows = [
         wavbert.inference_input(pad([torch.tensor(r) for r in rows]), 10)
         for rows in ([[1, 2]] * 3, [[3, 4]] * 3)
     ]
     with torch.no_grad():
-        first, second = (model.fuse(heard, lengths, given).both for given in rows)
+        first, second = (model.fuse(heard, lengths, given, said).both for given in rows)
         torch.testing.assert_close(first.acoustic, second.acoustic, rtol=0, atol=0)
         model.config.reads = "tokens"
-        first, second = (model.fuse(heard, lengths, given).both for given in rows)
+        first, second = (model.fuse(heard, lengths, given, said).both for given in rows)
     assert (first.acoustic - second.acoustic).abs().max() > 1e-4
 
 
