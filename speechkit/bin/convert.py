@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.legacy_weight_norm and args.to != "huggingface":
         raise UsageError("--legacy-weight-norm true belongs to --to huggingface")
-    inputs = [args.model, *([args.dictionary] if args.dictionary else [])]
+    final = Path(args.model) / "final"  # of an experiment, whose logs may grow
+    inputs = [final if final.is_dir() else args.model, *([args.dictionary] if args.dictionary else [])]
     options = [args.to, args.legacy_weight_norm, args.overrides]
     stamp = Stamp(args.out, "convert", options, inputs, args.force)
     if stamp.fresh():
