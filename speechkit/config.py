@@ -165,9 +165,9 @@ def merge(below: dict[str, Any], above: dict[str, Any], open_kinds: bool = False
     for key, value in above.items():
         old = merged.get(key)
         sections = isinstance(old, dict) and isinstance(value, dict)
-        kept = sections and value.get("name") in (None, old.get("name"))
-        if sections and open_kinds and "name" not in old:
-            kept = True
+        kept = sections and (
+            value.get("name") in (None, old.get("name")) or (open_kinds and "name" not in old)
+        )
         merged[key] = merge(old, value, open_kinds) if kept else value
     return merged
 

@@ -41,11 +41,9 @@ class Trainer:
         config = self.config
         self.freezing = Freezing(self.model, config.freeze)
         self.terms = self._terms()
-        if setup.train.texts is None and getattr(
-            self.model, "text_requires", ()
-        ):  # text is welcome, not needed
+        if setup.train.texts is None:  # text beside speech is welcome, not needed
             weights = self.model.weights.items()
-            self.model.weights = {name: w for name, w in weights if name in self.terms or name[:5] != "text_"}
+            self.model.weights = {n: w for n, w in weights if n in self.terms or not n.startswith("text_")}
         self.optimizer = optim.build(config.optim, self.model)
         self.factor = load_kind(SCHEDULES, config.schedule.name).build(
             config.schedule, config.loop.max_updates
