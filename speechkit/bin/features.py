@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from speechkit.bin.__main__ import true_or_false
+from speechkit.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compress", type=true_or_false, default=False, help="Kaldi's compression, a byte a value"
     )
+    parser.add_argument(
+        "--speeds",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="S",
+        help="dump at these speeds too (0.9 1.1), for augment.speeds",
+    )
     parser.add_argument("--jobs", type=int, help="processes (all cores)")
     parser.add_argument("--force", type=true_or_false, default=False, help="work even when nothing changed")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as name=mfcc bins=40")
@@ -32,6 +41,9 @@ def run(args: argparse.Namespace) -> int:
     from speechkit.data.parallel import cores
 
     config = load_feature_config(args.config, args.overrides)
-    options = Options(args.dump, args.cmvn, args.speaker_cmvn, args.compress)
+    try:
+        options = Options(args.dump, args.cmvn, args.speaker_cmvn, args.compress, tuple(args.speeds))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     dump_features(args.data, config, options, jobs=args.jobs or cores(), force=args.force)
     return 0

@@ -27,6 +27,7 @@ from speechkit.data.crop import Crop, by_window, crop_features, crop_labels
 from speechkit.data.labels import label_table
 from speechkit.data.manifest import Manifest, Ragged
 from speechkit.data.plan import MicroBatch
+from speechkit.data.tables import features_table
 from speechkit.errors import BadSample, InputError, nearest
 
 
@@ -59,7 +60,7 @@ class Context:
         manifest: the utterances.
         extractor: waveform to features, or None.
         augment: `(waveform, key, speed) -> waveform`, or None in evaluation.
-        plain: True when `augment` leaves a waveform at speed 1 as it is, so that dumped features serve.
+        plain: True when `augment` changes nothing but speed, so that features dumped at that speed serve.
         tokens: the encoded text of each utterance, or None.
         bert_tokens: the same in BERT's word pieces, without [CLS] and [SEP].
         label_rates: labels a second of each field of frame labels, for crops.
@@ -130,14 +131,14 @@ class Speech:
 
 
 class Features:
-    """Dumped features when the waveform would not be changed, else computed from it."""
+    """Dumped features when nothing but its speed would change the waveform, else computed from it."""
 
     tables = ("wav.scp",)
 
     def __call__(self, sample: Sample) -> np.ndarray:
         context = sample.context
-        dumped = context.manifest.tables.get("feats.scp")
-        if dumped is not None and sample.speed == 1 and context.plain:
+        dumped = context.manifest.tables.get(features_table(sample.speed)) if context.plain else None
+        if dumped is not None:
             try:
                 features = read_array(dumped[sample.index])
             except InputError as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 from speechkit.config import load_config, load_kind, parse_override, read_yaml, to_dict
 from speechkit.data.archive import ArkWriter
 from speechkit.data.audio import read_audio
+from speechkit.data.augment import Config as Augmentation
+from speechkit.data.augment import change_speed, speed_samples
 from speechkit.data.kaldi_dir import DataDir, read_data_dir
 from speechkit.data.parallel import run_parallel
-from speechkit.data.tables import render_table
+from speechkit.data.tables import features_table, render_table
 from speechkit.errors import BadSample, InputError
 from speechkit.files import atomic_folder, hash_json, write_json, write_text
 from speechkit.frontends import FEATURES
@@ -38,12 +41,24 @@ class Options:
         cmvn: write cmvn.json, the mean and standard deviation over all frames.
         speaker_cmvn: normalise each speaker's frames before they are dumped.
         compress: a byte a value, with Kaldi's small loss.
+        speeds: further speeds to dump the features at, for training with speed perturbation (augment.speeds).
+
+    Raises:
+        ValueError: speeds twice, or with nothing that a training could use.
     """
 
     dump: bool = True
     cmvn: bool = False
     speaker_cmvn: bool = False
     compress: bool = False
+    speeds: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        Augmentation([1.0, *self.speeds])
+        if len({1.0, *self.speeds}) <= len(self.speeds):
+            raise ValueError(f"speeds {list(self.speeds)}: each once, and 1 is always made")
+        if self.speeds and (self.speaker_cmvn or not self.dump):
+            raise ValueError("speeds: for dumped features that are not normalised by speaker")
 
 
 def load_feature_config(file: str | Path | None = None, overrides: Sequence[str] = ()) -> Any:
@@ -60,12 +75,19 @@ def load_feature_config(file: str | Path | None = None, overrides: Sequence[str]
 
 @dataclass
 class _Made:
-    """What one piece of work gave: entries and frame counts by utterance, statistics, what went wrong."""
+    """What one piece of work gave.
 
-    entries: dict[str, str]
-    frames: dict[str, int]
+    Attributes:
+        entries: table -> entries by utterance.
+        frames: frame counts by utterance, at speed 1.
+        statistics: of the frames at speed 1.
+        problems: what went wrong.
+    """
+
     statistics: Statistics
-    problems: list[str]
+    entries: dict[str, dict[str, str]] = field(default_factory=dict)
+    frames: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -82,34 +104,40 @@ class _Maker:
         """Works on (number of the piece, utterances by speaker)."""
         number, groups = job
         extractor = load_kind(FEATURES, self.config.name).build(self.config)
-        made = _Made({}, {}, Statistics(extractor.dim), [])
-        if self.folder is None:
-            self._groups(groups, extractor, made, None)
-            return made
-        compression = SPEECH_FEATURES if self.options.compress else None
-        with ArkWriter(
-            self.folder, f"feats.{number:05d}", shown=self.shown, compression=compression
-        ) as writer:
-            self._groups(groups, extractor, made, writer)
-        writer.scp.unlink()
+        made, writers = _Made(Statistics(extractor.dim)), {}
+        with ExitStack() as stack:
+            if self.folder is not None:
+                for speed in (1.0, *self.options.speeds):
+                    writers[speed] = stack.enter_context(self._writer(features_table(speed), number))
+            self._groups(groups, extractor, made, writers)
+        for writer in writers.values():
+            writer.scp.unlink()
         return made
 
-    def _groups(self, groups: list[list[str]], extractor: Any, made: _Made, writer: ArkWriter | None) -> None:
+    def _writer(self, table: str, number: int) -> ArkWriter:
+        name = f"{table.removesuffix('.scp')}.{number:05d}"
+        compression = SPEECH_FEATURES if self.options.compress else None
+        return ArkWriter(self.folder, name, shown=self.shown, compression=compression)
+
+    def _groups(
+        self, groups: list[list[str]], extractor: Any, made: _Made, writers: Mapping[float, ArkWriter]
+    ) -> None:
         for group in groups:
             # a whole speaker is in memory for its normalisation; else what the extractor works on at once
             size = len(group) if self.options.speaker_cmvn else TOGETHER if hasattr(extractor, "many") else 1
             for start in range(0, len(group), size):
-                self._batch(group[start : start + size], extractor, made, writer)
+                self._batch(group[start : start + size], extractor, made, writers)
 
-    def _batch(self, batch: list[str], extractor: Any, made: _Made, writer: ArkWriter | None) -> None:
+    def _batch(
+        self, batch: list[str], extractor: Any, made: _Made, writers: Mapping[float, ArkWriter]
+    ) -> None:
         waveforms: dict[str, np.ndarray] = {}
         for utterance in batch:
             try:
                 waveforms[utterance] = self._read(utterance, extractor)
             except BadSample as error:
                 made.problems.append(str(error))
-        many = getattr(extractor, "many", lambda several: map(extractor, several))
-        features = dict(zip(waveforms, many(list(waveforms.values()))))
+        features = _extract(extractor, waveforms)
         if self.options.speaker_cmvn:
             speaker = Statistics(extractor.dim)
             for values in features.values():
@@ -118,16 +146,25 @@ class _Maker:
         for utterance, values in features.items():
             made.statistics.add(values)
             made.frames[utterance] = len(values)
-            if writer is not None:
-                made.entries[utterance] = writer.write(utterance, values)
+        for speed, writer in writers.items():
+            if speed != 1:
+                changed = {utterance: change_speed(w, speed) for utterance, w in waveforms.items()}
+                features = _extract(extractor, changed)
+            entries = made.entries.setdefault(features_table(speed), {})
+            for utterance, values in features.items():
+                entries[utterance] = writer.write(utterance, values)
 
     def _read(self, utterance: str, extractor: Any) -> np.ndarray:
         waveform = read_audio(self.wav[utterance], rate=extractor.rate, fixed_rate=True, utterance=utterance)
-        if not extractor.frames(len(waveform)):
-            raise BadSample(
-                utterance, "no feature frame", f"{len(waveform)} samples are less than one window"
-            )
+        samples = min(speed_samples(len(waveform), speed) for speed in (1.0, *self.options.speeds))
+        if not extractor.frames(samples):
+            raise BadSample(utterance, "no feature frame", f"{samples} samples are less than one window")
         return waveform
+
+
+def _extract(extractor: Any, waveforms: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    many = getattr(extractor, "many", lambda several: map(extractor, several))
+    return dict(zip(waveforms, many(list(waveforms.values()))))
 
 
 def dump_features(
@@ -159,7 +196,8 @@ def dump_features(
         )
     if not (options.dump or options.cmvn):
         raise InputError(f"{path}: nothing to make; --dump false needs --cmvn true")
-    made = [path / name for name in ("feats.scp", "utt2num_frames", "features.json", "cmvn.json")]
+    tables = [features_table(speed) for speed in (1.0, *options.speeds)]
+    made = [path / name for name in (*tables, "utt2num_frames", "features.json", "cmvn.json")]
     stamp = Stamp(
         path / ("feats" if options.dump else "cmvn.json"),
         "features",
@@ -173,7 +211,8 @@ def dump_features(
         with atomic_folder(path / "feats") as folder:
             parts = _make(data, config, options, jobs, folder, path / "feats")
             # never an scp whose archives are not those it was written for
-            (path / "feats.scp").unlink(missing_ok=True)
+            for old in path.glob("feats*.scp"):
+                old.unlink()
     else:
         parts = _make(data, config, options, jobs, None, path / "feats")
     summary = _write_tables(path, config, options, parts)
@@ -216,6 +255,7 @@ def _write_tables(path: Path, config: Any, options: Options, parts: list[_Made])
         "frames": statistics.frames,
         "compressed": options.compress,
         "speaker_cmvn": options.speaker_cmvn,
+        "speeds": [1.0, *options.speeds],
     }
     if options.cmvn:
         origin = {"config": values, "speaker_cmvn": options.speaker_cmvn}
@@ -223,12 +263,11 @@ def _write_tables(path: Path, config: Any, options: Options, parts: list[_Made])
     if options.dump:
         write_json(path / "features.json", summary)
         write_text(path / "utt2num_frames", _table({name: str(count) for name, count in frames.items()}))
-        write_text(path / "feats.scp", _table({k: v for part in parts for k, v in part.entries.items()}))
-    print(
-        f"speechkit features: {path}: {len(frames)} utterances, {statistics.frames} frames of "
-        f"{config.name} {summary['dim']}" + (", cmvn.json" if options.cmvn else ""),
-        file=sys.stderr,
-    )
+        for table in parts[0].entries:
+            write_text(path / table, _table({k: v for part in parts for k, v in part.entries[table].items()}))
+    made = [f"{len(frames)} utterances", f"{statistics.frames} frames of {config.name} {summary['dim']}"]
+    made += [f"at speed {speed:g} too" for speed in options.speeds] + ["cmvn.json"] * options.cmvn
+    print(f"speechkit features: {path}: {', '.join(made)}", file=sys.stderr)
     return summary
 
 

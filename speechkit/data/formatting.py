@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -34,7 +35,7 @@ from speechkit.stamp import Stamp
 # Recordings in one piece of work, and in one archive; fixed, so that the output does not depend on --jobs.
 PIECE = 64
 # Tables that describe the audio as it was before.
-STALE = ("feats.scp", "vad.scp", "cmvn.scp", "utt2dur", "utt2num_frames", "utt2num_samples")
+STALE = ("feats*.scp", "vad.scp", "cmvn.scp", "utt2dur", "utt2num_frames", "utt2num_samples")
 # Bytes written for each byte read, at most (lossy formats grow); others count once.
 GROWTH = {".mp3": 6.0, ".ogg": 8.0, ".opus": 12.0, ".flac": 1.1}
 SPARE_BYTES = 16 << 20
@@ -347,7 +348,7 @@ def formatted(data: DataDir, outcomes: list[Outcome]) -> DataDir:
     carried = {
         name: rows
         for name, rows in chosen.tables.items()
-        if name not in STALE and table_key(name) != "recording"
+        if not any(fnmatchcase(name, old) for old in STALE) and table_key(name) != "recording"
     }
     counts = {utterance: str(outcome.samples) for utterance, outcome in kept.items()}
     return replace(

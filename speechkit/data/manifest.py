@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def read_manifest(
     required = list(required)
     names = [name for name in required if not is_label_table(name)]
     names += [name for name in optional if all(_rows(data, name) for data in sets)]
-    if features is not None and "feats.scp" in names:
+    if features is not None and any(fnmatchcase(name, "feats*.scp") for name in names):
         for data in sets:
             check_features(data.path, features)
     ids = [utterance for data in sets for utterance in data.utterances]

@@ -50,6 +50,11 @@ def table_key(name: str) -> str | None:
     return next((key for pattern, key in KEYED_BY.items() if fnmatchcase(name, pattern)), None)
 
 
+def features_table(speed: float = 1.0) -> str:
+    """Name of the table of dumped features of speech played at this speed: feats.scp at 1."""
+    return "feats.scp" if speed == 1 else f"feats_sp{speed:g}.scp"
+
+
 def is_partial(name: str) -> bool:
     """Whether a table may have rows for some utterances only."""
     return any(fnmatchcase(name, pattern) for pattern in PARTIAL)

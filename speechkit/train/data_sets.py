@@ -20,6 +20,7 @@ from speechkit.data.ledger import Ledger
 from speechkit.data.manifest import Manifest, read_manifest
 from speechkit.data.plan import BatchPlan, deal
 from speechkit.data.plan import Config as PlanConfig
+from speechkit.data.tables import features_table
 from speechkit.data.text_plan import ChainedPlan, MixedPlan
 from speechkit.errors import BadSample, InputError
 from speechkit.files import hash_bytes, write_jsonl
@@ -118,10 +119,12 @@ def _make_speech_set(
     """The same for directories with speech."""
     training = name == "train"
     extractor = load_kind(FEATURES, config.features.name).build(config.features)
-    optional = [t for t in ("feats.scp", "utt2lang") if t != "feats.scp" or "features" in model.requires]
-    check_records(folders, getattr(model, "label_sets", ()))
-    manifest = read_manifest(folders, tables_of(model.requires), optional, extractor.rate, config.features)
     speeds = config.augment.speeds if training else [1.0]
+    dumped = map(features_table, speeds) if "features" in model.requires else ()
+    check_records(folders, getattr(model, "label_sets", ()))
+    manifest = read_manifest(
+        folders, tables_of(model.requires), [*dumped, "utt2lang"], extractor.rate, config.features
+    )
 
     encoded, unknown = encode_fields(model.requires, manifest, assets)
     tokens, frames = encoded.get("tokens"), None
@@ -166,7 +169,7 @@ def _check_crops(config: RunConfig, model: nn.Module, extractor: object) -> None
 
 
 def plain(config: RunConfig) -> bool:
-    """Whether augmentation leaves waveforms at speed 1 as they are."""
+    """Whether augmentation changes nothing but the speed of waveforms."""
     parts = (config.augment.noise, config.augment.reverb, config.augment.gain)
     return all(part.probability == 0 for part in parts)
 

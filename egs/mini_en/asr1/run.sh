@@ -56,7 +56,7 @@ if stage 2 "validate, format audio, features"; then
     kind=evaluation; [[ $set == train || $set == unlabelled ]] && kind=train
     speechkit format --data "$work/data/$set" --out "$work/dump/$set" --kind "$kind" --jobs "$jobs" --force "$force"
   done
-  speechkit features --data "$work/dump/train" --cmvn true --jobs "$jobs" --force "$force"
+  speechkit features --data "$work/dump/train" --cmvn true --speeds 0.9 1.1 --jobs "$jobs" --force "$force"
   for set in dev test hard; do
     speechkit features --data "$work/dump/$set" --jobs "$jobs" --force "$force"
   done

@@ -118,32 +118,34 @@ def test_a_batch_holds_what_each_utterance_gives_alone(dump):
     assert seen == 10
 
 
-def test_dumped_features_are_used_only_when_the_waveform_would_not_change(dump, tmp_path):
+def test_dumped_features_are_used_only_when_nothing_but_speed_would_change_the_waveform(dump, tmp_path):
     import shutil
 
     folder = tmp_path / "dumped"
     shutil.copytree(dump, folder)
     ids = sorted(line.split()[0] for line in (folder / "utt2spk").read_text().splitlines())
-    with ArkWriter(tmp_path, "feats") as ark:
-        for number, utterance in enumerate(ids):
-            ark.write(utterance, np.full((5, 80), float(number), np.float32))  # not what the audio gives
-    shutil.copy(tmp_path / "feats.scp", folder / "feats.scp")
-    manifest = read_manifest([folder], ["wav.scp"], ["feats.scp", "utt2lang"])
-    assert "feats.scp" in manifest.tables and "utt2lang" not in manifest.tables
-    speeds = (0.9, 1.0)
+    for table, sign in (("feats", 1), ("feats_sp1.1", -1)):
+        with ArkWriter(tmp_path, table) as ark:
+            for number, utterance in enumerate(ids, 1):  # not what the audio gives
+                ark.write(utterance, np.full((5, 80), sign * float(number), np.float32))
+        shutil.copy(tmp_path / f"{table}.scp", folder / f"{table}.scp")
+    manifest = read_manifest([folder], ["wav.scp"], ["feats.scp", "feats_sp1.1.scp", "utt2lang"])
+    assert {"feats.scp", "feats_sp1.1.scp"} <= manifest.tables.keys() and "utt2lang" not in manifest.tables
+    speeds = (0.9, 1.0, 1.1)
     for plain in (True, False):
         augment = Augment(AugmentConfig(speeds=list(speeds)))
         reader = BatchReader(Context(manifest, EXTRACTOR, augment, plain), ["features"])
-        dumped = 0
+        dumped = set()
         for part in parts(plan_of(manifest, speeds=speeds)):
             batch = reader(part).batch
             for i, (u, speed) in enumerate(zip(part.utterances, part.speeds)):
-                expected = plain and speed == 1
+                expected = plain and speed != 0.9
                 assert (int(batch["features"].lengths[i]) == 5) == expected
                 if expected:
-                    assert (batch["features"].values[i, :5] == float(u)).all()
-                    dumped += 1
-        assert (dumped > 0) == plain
+                    sign = 1 if speed == 1 else -1
+                    assert (batch["features"].values[i, :5] == sign * float(u + 1)).all()
+                    dumped.add(float(speed))
+        assert dumped == ({1.0, 1.1} if plain else set())
 
 
 def test_unusable_utterances_are_set_aside_with_their_reason(tmp_path):

@@ -291,3 +291,46 @@ def test_features_by_speaker_and_statistics_only(folder):
     run("--data", "data/x", "--out", "dump/y")
     assert main(["features", "--data", "dump/y", "--cmvn", "true", "--dump", "false"]) == 0
     assert read_json("dump/y/cmvn.json")["frames"] == 6 * 48 and not os.path.exists("dump/y/feats.scp")
+
+
+def test_features_at_other_speeds_are_those_that_training_would_compute(folder, capsys):
+    from speechkit.data.augment import change_speed
+    from speechkit.files import read_json
+    from speechkit.frontends import fbank
+
+    make_data_dir("data/x", utterances=3, speakers=2, seconds=[0.5, 0.7, 0.9])
+    run("--data", "data/x", "--out", "dump/x")
+    assert main(["features", "--data", "dump/x", "--cmvn", "true"]) == 0
+    statistics = read_json("dump/x/cmvn.json")
+    assert main(["features", "--data", "dump/x", "--cmvn", "true", "--speeds", "0.9", "1.125"]) == 0
+    made, extractor = read_data_dir("dump/x"), fbank.build(fbank.Config())
+    for table, speed in (("feats.scp", 1), ("feats_sp0.9.scp", 0.9), ("feats_sp1.125.scp", 1.125)):
+        for utterance, entry in made.tables[table].items():
+            wanted = extractor(change_speed(read_audio(made.wav[utterance]), speed))
+            np.testing.assert_array_equal(read_array(entry), wanted)
+            if speed == 1:
+                assert made.tables["utt2num_frames"][utterance] == str(len(wanted))
+    assert read_json("dump/x/cmvn.json") == statistics  # of the speech as it is
+    assert read_json("dump/x/features.json")["speeds"] == [1, 0.9, 1.125]
+
+    run("--data", "dump/x", "--out", "dump/y")  # formatted anew: no features of the old audio
+    assert not [name for name in os.listdir("dump/y") if name.startswith("feats")]
+    assert main(["features", "--data", "dump/x", "--speeds", "1.1"]) == 0
+    assert sorted(name for name in os.listdir("dump/x") if name.endswith(".scp")) == [
+        *("feats.scp", "feats_sp1.1.scp", "wav.scp")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--speeds", "1.0"), "1 is always made"),
+        (("--speeds", "0.9", "0.9"), "each once"),
+        (("--speeds", "9"), "speeds"),
+        (("--speeds", "0.9", "--speaker-cmvn", "true"), "not normalised by speaker"),
+        (("--speeds", "0.9", "--dump", "false", "--cmvn", "true"), "dumped features"),
+    ],
+)
+def test_speeds_that_serve_no_training_are_refused(options, message, capsys):
+    assert main(["features", "--data", "nowhere", *options]) == 2
+    assert message in capsys.readouterr().err

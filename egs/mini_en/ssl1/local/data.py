@@ -10,6 +10,7 @@ and data/second_language (without text: it is for pre-training only).
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import os
 import shutil
 import sys
@@ -46,8 +47,8 @@ def borrow(source: Path, out: Path) -> None:
         return {name: entry if os.path.isabs(entry) else f"{recipe}/{entry}" for name, entry in rows.items()}
 
     data.wav = moved(data.wav)
-    if "feats.scp" in data.tables:
-        data.tables["feats.scp"] = moved(data.tables["feats.scp"])
+    for name in fnmatch.filter(data.tables, "feats*.scp"):
+        data.tables[name] = moved(data.tables[name])
     first = next(iter(data.wav.values()))
     if not Path(first).is_file():
         raise InputError(f"{source}/wav.scp: {first}: no such file; run mini_en/asr1 to stage 2 again")
