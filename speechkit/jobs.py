@@ -205,4 +205,5 @@ def _decodes(systems: Systems, system: System, chosen: dict[str, System]) -> lis
 
 
 def _seeds(systems: Systems, system: System, seeds: int | None) -> range:
-    return range(1, (seeds or system.seeds or systems.seeds) + 1)
+    own = system.seeds or seeds or systems.seeds
+    return range(1, (min(seeds, own) if seeds else own) + 1)

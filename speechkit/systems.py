@@ -78,7 +78,7 @@ class System:
     decodes: list[str] = field(default_factory=list)
     """Names from the recipe's `decodes`."""
     seeds: int | None = None
-    """Number of seeds (1 ... n); None takes the recipe's."""
+    """Number of seeds (1 ... n), which the command line can only lower; None takes the recipe's."""
     budgets: list[str] = field(default_factory=list)
     """Names from the recipe's `budgets`: there is a system of each, `<name>_<budget>`."""
     curve: str | None = None

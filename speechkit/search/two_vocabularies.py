@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -154,15 +155,17 @@ class TwoVocabularies:
 
     def _searched(self, log_probs: Tensor, lengths: Tensor) -> tuple[list[list[Piece]], list[Tensor]]:
         """The words of the best rows, and of each utterance the scores of all words at each of them."""
-        values, rows, scores = log_probs.numpy(), [], []
-        for frames, words in zip(values, self._tree.best_rows(values, lengths.numpy(), PRICE)):
-            starts, ends = np.array([word[1:] for word in words], np.int64).reshape(-1, 2).T
-            found = torch.from_numpy(self._tree.scores(frames, starts, ends))
-            own = torch.tensor([word.word for word in words], dtype=torch.int64)
-            sure = (found / TEMPERATURE).log_softmax(1).gather(1, own[:, None])[:, 0].tolist()
-            rows.append([Piece(id_, s, (start + end - 1) / 2) for (id_, start, end), s in zip(words, sure)])
-            scores.append(found)
-        return rows, scores
+        values = log_probs.numpy()
+        found = self._tree.best_rows(values, lengths.numpy(), PRICE)
+        words = [word for row in found for word in row]
+        first = np.repeat(np.arange(len(found)) * values.shape[1], [len(row) for row in found])
+        starts, ends = np.array([word[1:] for word in words], np.int64).reshape(-1, 2).T + first
+        scores = torch.from_numpy(self._tree.scores(values.reshape(-1, values.shape[2]), starts, ends))
+        own = torch.tensor([word.word for word in words], dtype=torch.int64)
+        sure = (scores / TEMPERATURE).log_softmax(1).gather(1, own[:, None])[:, 0].tolist()
+        pieces = iter(Piece(w.word, s, (w.start + w.end - 1) / 2) for w, s in zip(words, sure))
+        rows = [list(itertools.islice(pieces, len(row))) for row in found]
+        return rows, list(scores.split([len(row) for row in found]))
 
     def linguistic(self, ids: Sequence[int]) -> list[int]:
         """Linguistic ids of CTC's ids, blanks and repeats removed before."""

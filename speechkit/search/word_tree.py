@@ -40,8 +40,8 @@ class WordTree:
     Attributes:
         parent, token: `(K,)` of every node; the root is its own parent.
         last: `(W,)` node at which each word ends, the root for one that cannot be spelt.
-        again: `(K,)` whether a node's token is its parent's too, so that only a blank leads there.
-        begins: `(K,)` whether a word begins there.
+        again: nodes whose token is their parent's too, so that only a blank leads there.
+        begins: nodes where words begin.
         ends: nodes at which words end.
         word: `(K,)` the word that ends at a node (the first of those spelt alike), or -1.
     """
@@ -57,9 +57,8 @@ class WordTree:
         self.parent = np.array([0, *(parent for parent, _ in nodes)])
         self.token = np.array([blank, *(token for _, token in nodes)])
         self.last, self.separator, self.blank = np.array(last, dtype=np.int64), separator, blank
-        self.again = self.token == self.token[self.parent]  # after a blank only
-        self.again[0] = True
-        self.begins = self.parent == 0
+        self.again = np.flatnonzero(self.token == self.token[self.parent])  # after a blank only; the root too
+        self.begins = np.flatnonzero(self.parent == 0)
         self.ends = np.unique(self.last[self.last > 0])
         self.word = np.full(len(self.parent), -1)
         self.word[self.last[::-1]] = np.arange(len(last))[::-1]  # of words spelt alike the first
@@ -68,7 +67,7 @@ class WordTree:
         """How well each word explains stretches of frames, by the sum over all paths.
 
         Args:
-            log_probs: `(T, V)` of one utterance.
+            log_probs: `(T, V)`, of one utterance or of several, one after the other.
             starts: `(N,)` first frames.
             ends: `(N,)` the frames after the last ones.
 
@@ -76,24 +75,32 @@ class WordTree:
             `(N, W)` float32 log-likelihoods relative to the best word's, from `FLOOR` to 0; all 0 where no
             word fits, as in a stretch of no frames.
         """
-        order = np.argsort(starts - ends, kind="stable")  # longest first: those that go on are the first rows
+        order = np.argsort(starts - ends, kind="stable")  # longest first: those that go on are in front
         starts, sizes = starts[order], (ends - starts)[order]
-        probs = np.exp(log_probs.astype(np.float32))
-        labels, blanks = (np.zeros((len(order), len(self.parent)), np.float32) for _ in range(2))
-        blanks[:, 0] = 1.0
-        for step in range(int(sizes.max(initial=0))):
+        probs = np.exp(log_probs.T.astype(np.float32))  # a column a stretch: whole rows are fetched by node
+        label, blank = (np.zeros((len(self.parent), len(order)), np.float32) for _ in range(2))
+        blank[0] = 1.0
+        totals = np.empty((len(self.last), len(order)), np.float32)
+        for step in range(int(sizes.max(initial=0)) + 1):
             running = int((sizes > step).sum())
-            frame = probs[starts[:running] + step]
-            label, blank = labels[:running], blanks[:running]
-            above = np.where(self.again, 0, label[:, self.parent])
-            above += blank[:, self.parent]
-            above[:, 0] = 0
+            if running < label.shape[1]:
+                over = slice(running, label.shape[1])
+                totals[:, over] = (label[:, over] + blank[:, over])[self.last]
+                label, blank = (np.ascontiguousarray(values[:, :running]) for values in (label, blank))
+            if not running:
+                break
+            frame = probs[:, starts[:running] + step]
+            above = label.take(self.parent, 0)
+            above[self.again] = 0
+            above += blank.take(self.parent, 0)
+            above[0] = 0
             above += label
-            above *= frame[:, self.token]
-            after = (label + blank) * frame[:, self.blank, None]
-            best = np.maximum(above.max(1), after.max(1))[:, None].clip(1e-30)
-            labels[:running], blanks[:running] = above / best, after / best
-        return _relative((labels + blanks)[:, self.last], self.last > 0)[np.argsort(order)]
+            above *= frame.take(self.token, 0)
+            label += blank
+            label *= frame[self.blank]
+            best = np.maximum(above.max(0), label.max(0)).clip(1e-30)
+            label, blank = np.divide(above, best, out=above), np.divide(label, best, out=label)
+        return _relative(totals.T, self.last > 0)[np.argsort(order)]
 
     def best_rows(self, log_probs: np.ndarray, lengths: np.ndarray, price: float) -> list[list[Found]]:
         """The most probable row of words of each utterance, along its best path (Viterbi).
@@ -103,14 +110,14 @@ class WordTree:
             lengths: `(B,)` frames.
             price: subtracted for every word.
         """
-        search = _Search(self, len(log_probs), price)
+        search, frames = _Search(self, len(log_probs), price), log_probs.transpose(1, 2, 0)
         rows: list[list[Found]] = [[] for _ in log_probs]
         for time in range(int(lengths.max(initial=-1)) + 1):
             search.leave()
             for row in np.flatnonzero(lengths == time):
                 rows[row] = search.trace(int(row))
             if time < lengths.max():
-                search.step(log_probs[:, time].astype(np.float32))
+                search.step(frames[time].astype(np.float32, order="C"))
         return rows
 
 
@@ -133,11 +140,11 @@ class _Search:
 
     def __init__(self, tree: WordTree, rows: int, price: float) -> None:
         self.tree, self.price, self.rows = tree, price, np.arange(rows)
-        shape = (rows, len(tree.parent))
+        shape = (len(tree.parent), rows)  # a column an utterance: whole rows are fetched by node
         self.label, self.blank = (np.full(shape, -np.inf, np.float32) for _ in range(2))
         self.label_from, self.blank_from = (np.zeros(shape, np.int32) for _ in range(2))
-        self.between = np.tile(np.array([0, -np.inf, -np.inf], np.float32), (rows, 1))
-        self.after = np.full((rows, 3), -1, np.int32)
+        self.between = np.tile(np.array([[0], [-np.inf], [-np.inf]], np.float32), rows)
+        self.after = np.full((3, rows), -1, np.int32)
         self.ended = np.full(rows, -np.inf, np.float32)
         self.words: list[tuple[np.ndarray, np.ndarray]] = []
         self.before: list[np.ndarray] = []
@@ -145,48 +152,48 @@ class _Search:
     def leave(self) -> None:
         """Looks for the best word that can end before this frame."""
         ends = self.tree.ends
-        label, blank = self.label.take(ends, 1), self.blank.take(ends, 1)
-        best = np.maximum(label, blank).argmax(1)
-        label, blank, node = label[self.rows, best], blank[self.rows, best], ends[best]
-        start = np.where(blank >= label, self.blank_from[self.rows, node], self.label_from[self.rows, node])
+        label, blank = self.label.take(ends, 0), self.blank.take(ends, 0)
+        best = np.maximum(label, blank).argmax(0)
+        label, blank, node = label[best, self.rows], blank[best, self.rows], ends[best]
+        start = np.where(blank >= label, self.blank_from[node, self.rows], self.label_from[node, self.rows])
         self.ended = np.maximum(label, blank) - np.float32(self.price)
         self.words.append((self.tree.word[node], start))
 
     def step(self, frame: np.ndarray) -> None:
-        """Takes a frame, `(B, V)`."""
-        tree, silent = self.tree, frame[:, self.tree.blank, None]
+        """Takes a frame, `(V, B)`."""
+        tree, silent = self.tree, frame[self.tree.blank]
         label, label_from = self._enter()
-        stays = self.blank >= self.label
-        self.blank_from = np.where(stays, self.blank_from, self.label_from)
-        self.blank = np.maximum(self.blank, self.label) + silent
-        self.label, self.label_from = label + frame.take(tree.token, 1), label_from
-        nothing, separator, blank = self.between.T
-        self.after[:, 2] = np.where(blank >= separator, self.after[:, 2], self.after[:, 1])
-        self.after[:, 1] = np.where(self.ended > separator, len(self.words) - 1, self.after[:, 1])
-        separated = np.maximum(separator, self.ended) + frame[:, tree.separator]
-        quiet = np.stack([nothing, np.maximum(blank, separator)], 1) + silent
-        self.between = np.stack([quiet[:, 0], separated, quiet[:, 1]], 1)
+        np.copyto(self.blank_from, self.label_from, where=self.label > self.blank)
+        np.maximum(self.blank, self.label, out=self.blank)
+        self.blank += silent
+        label += frame.take(tree.token, 0)
+        self.label, self.label_from = label, label_from
+        nothing, separator, blank = self.between
+        self.after[2] = np.where(blank >= separator, self.after[2], self.after[1])
+        self.after[1] = np.where(self.ended > separator, len(self.words) - 1, self.after[1])
+        separated = np.maximum(separator, self.ended) + frame[tree.separator]
+        self.between = np.stack([nothing + silent, separated, np.maximum(blank, separator) + silent])
 
     def _enter(self) -> tuple[np.ndarray, np.ndarray]:
         """The labels before this frame is heard, from above or as they were; and where their words began."""
-        tree, which = self.tree, self.between.argmax(1)
-        above, silent = self.label.take(tree.parent, 1), self.blank.take(tree.parent, 1)
-        above[:, tree.again] = -np.inf
-        sources = (came.take(tree.parent, 1) for came in (self.blank_from, self.label_from))
-        above_from = np.where(silent >= above, *sources)
+        tree, which = self.tree, self.between.argmax(0)
+        above, silent = self.label.take(tree.parent, 0), self.blank.take(tree.parent, 0)
+        above[tree.again] = -np.inf
+        above_from = self.label_from.take(tree.parent, 0)
+        np.copyto(above_from, self.blank_from.take(tree.parent, 0), where=silent >= above)
         np.maximum(above, silent, out=above)
-        above[:, tree.begins] = self.between[self.rows, which, None]
-        above_from[:, tree.begins] = len(self.before)
-        above[:, 0] = -np.inf
-        self.before.append(self.after[self.rows, which])
-        from_above = above > self.label
-        return np.maximum(above, self.label), np.where(from_above, above_from, self.label_from)
+        above[tree.begins] = self.between[which, self.rows]
+        above_from[tree.begins] = len(self.before)
+        above[0] = -np.inf
+        self.before.append(self.after[which, self.rows])
+        np.copyto(above_from, self.label_from, where=self.label >= above)
+        return np.maximum(above, self.label, out=above), above_from
 
     def trace(self, row: int) -> list[Found]:
         """Words of an utterance that is over."""
-        which = int(self.between[row].argmax())
-        inside = self.ended[row] > self.between[row, which]
-        time = len(self.words) - 1 if inside else int(self.after[row, which])
+        which = int(self.between[:, row].argmax())
+        inside = self.ended[row] > self.between[which, row]
+        time = len(self.words) - 1 if inside else int(self.after[which, row])
         found = []
         while time >= 0:
             word, start = (int(values[row]) for values in self.words[time])

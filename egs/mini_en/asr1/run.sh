@@ -74,7 +74,10 @@ if stage 3 "tokens, lexicon, language models"; then
     --out "$work/data/lm/${order}gram.arpa" --force "$force"
 fi
 
-if stage 4 "pre-train a BERT on the corpus's words"; then
+if stage 4 "pre-train a BERT on the corpus's words, and the encoders that are asked for"; then
+  encoders=$("${matrix[@]}" --stage 5 --dry-run true | grep -o '\.\./ssl1/exp/[^/]*' | sort -u | paste -sd, || true)
+  [[ -z $encoders ]] || ../ssl1/run.sh --stop-stage 4 --methods "${encoders//..\/ssl1\/exp\/}" --seeds "$seeds" \
+    --lanes "$jobs" --jobs "$jobs"
   "${matrix[@]}" --stage 4 --processes "$each" --lanes "$lanes"
 fi
 
