@@ -1,0 +1,103 @@
+"""The transducer loss without the logits of all nodes: equal to the one with them, for any piece size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from speechkit.losses.joint_transducer import joint_transducer_loss
+from speechkit.losses.transducer import transducer_loss
+
+B, T, U, J, V = 4, 7, 5, 6, 9
+LENGTHS, SIZES = torch.tensor([7, 4, 1, 6]), torch.tensor([5, 3, 2, 0])
+
+
+def draw(dtype: torch.dtype = torch.float64) -> tuple[list[Tensor], Tensor]:
+    """The networks' states, the output layer, and targets."""
+    torch.manual_seed(4)
+    parts = [torch.randn(shape, dtype=dtype) for shape in ((B, T, J), (B, U + 1, J), (V, J), (V,))]
+    return [part.requires_grad_() for part in parts], torch.randint(1, V, (B, U))
+
+
+def naive(parts: list[Tensor], tokens: Tensor, combine: str, blank: int = 0, fastemit: float = 0.0) -> Tensor:
+    """The same with all logits at once, by autograd."""
+    frames, states, weight, bias = parts
+    f, g = frames[:, :, None], states[:, None]
+    log_probs = ((f + g if combine == "add" else f * g).tanh() @ weight.t() + bias).log_softmax(-1)
+    label = log_probs[:, :, :-1].gather(3, tokens[:, None, :, None].expand(B, T, U, 1))[..., 0]
+    label.register_hook(lambda gradient: (1 + fastemit) * gradient)
+    return transducer_loss(log_probs[..., blank], label, LENGTHS, SIZES)[0]
+
+
+@pytest.mark.parametrize("combine", ["add", "multiply"])
+@pytest.mark.parametrize("logits", [1, 40, 100, 1 << 20])
+def test_loss_and_gradients_equal_those_over_all_logits(combine, logits):
+    parts, tokens = draw()
+    scale = torch.rand(B, dtype=torch.float64)
+    losses, found = joint_transducer_loss(*parts, tokens, LENGTHS, SIZES, combine=combine, logits=logits)
+    wanted = naive(parts, tokens, combine)
+    torch.testing.assert_close(losses, wanted, rtol=0, atol=1e-12)
+    assert found.log_prob.tolist() == (-losses).tolist()
+    ours, theirs = (torch.autograd.grad((x * scale).sum(), parts) for x in (losses, wanted))
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def test_gradients_pass_the_numerical_check():
+    parts, tokens = draw()
+
+    def loss(*parts: Tensor) -> Tensor:
+        return joint_transducer_loss(*parts, tokens, LENGTHS, SIZES, logits=100)[0]
+
+    assert torch.autograd.gradcheck(loss, parts)
+
+
+def test_padding_is_not_looked_at_and_gets_no_gradient():
+    parts, tokens = draw()
+    wanted, _ = joint_transducer_loss(*parts, tokens, LENGTHS, SIZES)
+    with torch.no_grad():
+        for i, (t, u) in enumerate(zip(LENGTHS.tolist(), SIZES.tolist())):
+            parts[0][i, t:], parts[1][i, u + 1 :], tokens[i, u:] = torch.nan, torch.inf, 0
+    losses, _ = joint_transducer_loss(*parts, tokens, LENGTHS, SIZES)
+    assert torch.equal(losses, wanted)
+    losses.sum().backward()
+    for i, (t, u) in enumerate(zip(LENGTHS.tolist(), SIZES.tolist())):
+        assert parts[0].grad[i, t:].abs().sum() == 0 and parts[1].grad[i, u + 1 :].abs().sum() == 0
+    assert all(part.grad.isfinite().all() for part in parts)
+
+
+def test_the_blank_may_have_any_id():
+    parts, tokens = draw()
+    tokens = tokens - 1
+    losses, _ = joint_transducer_loss(*parts, tokens, LENGTHS, SIZES, blank=V - 1)
+    torch.testing.assert_close(losses, naive(parts, tokens, "add", V - 1), rtol=0, atol=1e-12)
+
+
+def test_bf16_products_leave_the_lattice_in_fp32():
+    parts, tokens = draw(torch.float32)
+    exact, _ = joint_transducer_loss(*parts, tokens, LENGTHS, SIZES)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses, found = joint_transducer_loss(*parts, tokens, LENGTHS, SIZES)
+    assert losses.dtype == found.blank.dtype == torch.float32
+    assert 0 < (losses / exact - 1).abs().max() < 0.02
+    losses.sum().backward()
+    assert all(part.grad.dtype == torch.float32 and part.grad.isfinite().all() for part in parts)
+
+
+def test_fastemit_multiplies_what_reaches_the_labels():
+    parts, tokens = draw()
+    losses, _ = joint_transducer_loss(*parts, tokens, LENGTHS, SIZES, fastemit=0.3)
+    wanted = naive(parts, tokens, "add", fastemit=0.3)
+    assert torch.equal(losses, joint_transducer_loss(*parts, tokens, LENGTHS, SIZES)[0])
+    for a, b in zip(*(torch.autograd.grad(x.sum(), parts) for x in (losses, wanted))):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def test_a_target_with_the_blank_is_refused():
+    parts, tokens = draw()
+    tokens[1, 2] = 0
+    with pytest.raises(ValueError, match="row 1 of the batch: the blank"):
+        joint_transducer_loss(*parts, tokens, LENGTHS, SIZES)
+    tokens[1, 2], tokens[1, 3] = 1, 0  # beyond its length
+    joint_transducer_loss(*parts, tokens, LENGTHS, SIZES)
