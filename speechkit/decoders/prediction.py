@@ -1,0 +1,52 @@
+"""Prediction networks of transducers: the labels so far in, a state out. Kinds, and what each offers.
+
+Row u of the output has read u labels; row 0 none. The blank is never read: at the beginning there is a vector
+of zeros in its place.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+PREDICTIONS = {
+    "lstm": "speechkit.decoders.prediction_lstm",
+    "stateless": "speechkit.decoders.prediction_stateless",
+}
+"""Kind name -> module with a `Config` dataclass and `build(config, vocab_size) -> nn.Module`."""
+
+Memory = tuple[Tensor, ...]
+"""What a network remembers of each of N label sequences; the first axis of every tensor is N."""
+
+
+class Prediction(Protocol):
+    """What the transducer and its searches need of a prediction network."""
+
+    output_dim: int
+    """D of its output."""
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """`(B, U)` labels to `(B, U + 1, D)`; what lies beyond a length changes nothing before it."""
+
+    def start(self, count: int) -> tuple[Tensor, Memory]:
+        """`(N, D)` after no label, and the memory of it."""
+
+    def step(self, tokens: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """`(N, D)` after one more label each, `(N,)`, and the new memory."""
+
+
+def choose(memory: Memory, index: Tensor) -> Memory:
+    """The memories of some of the sequences, any number of times each."""
+    return tuple(part.index_select(0, index) for part in memory)
+
+
+def update(old: Memory, index: Tensor, new: Memory) -> Memory:
+    """The memories with those at `(K,)` places replaced."""
+    return tuple(a.index_copy(0, index, b) for a, b in zip(old, new))
+
+
+def join(parts: list[Memory]) -> Memory:
+    """Memories one after the other."""
+    return tuple(torch.cat(tensors) for tensors in zip(*parts))

@@ -1,0 +1,284 @@
+"""Transducer beam search in step with the frames, batched over utterances, with language-model fusion.
+
+Source: Saon et al. (2020), "Alignment-Length Synchronous Decoding for RNN Transducer", section 3 (time
+synchronous decoding): in each frame every hypothesis may put out up to S labels before its blank; hypotheses
+that read alike after the blank are joined, and their probabilities added.
+With `topology: one` a label ends the frame too, so that each frame gives one symbol (Kang et al., 2022,
+"Fast and parallel decoding for transducer", modified beam search): faster, and not what was trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speechkit.config import check_range
+from speechkit.lm.ngram import NgramLM
+from speechkit.search.beam_fusion import Fusion
+from speechkit.search.hypothesis import Hypothesis
+from speechkit.search.transducer_networks import Memory, Networks
+
+NEVER = -torch.inf
+MULTIPLIER = 0x5851F42D4C957F2D  # of Knuth's MMIX generator: prefixes are told apart by 64-bit hashes
+
+
+@dataclass
+class TransducerBeamConfig:
+    """Options of the transducer beam search; scores are natural logarithms."""
+
+    beam: int = 10
+    """Hypotheses kept for each utterance."""
+    max_symbols: int = 3
+    """S: labels in one frame, at most."""
+    topology: Literal["exact", "one"] = "exact"
+    """`one`: each frame gives a label or a blank, never both."""
+    beam_threshold: float = 10.0
+    """Labels that make a hypothesis worse than the frame's best by more than this are not tried."""
+    lm_weight: float = 0.3
+    """Factor of the language model's natural log probability of tokens."""
+    token_bonus: float = 0.0
+    """Added for every token, against deletions. (All paths have as many blanks.)"""
+    unk_score: float = -10.0
+    """Added for tokens that the language model does not know."""
+    nbest: int = 1
+    """Hypotheses returned for each utterance, at most."""
+
+    def __post_init__(self) -> None:
+        check_range("beam", self.beam, 1)
+        check_range("max_symbols", self.max_symbols, 1)
+        check_range("beam_threshold", self.beam_threshold, 0)
+        check_range("lm_weight", self.lm_weight, 0)
+        check_range("nbest", self.nbest, 1, self.beam)
+
+
+@dataclass
+class _Beam:
+    """Hypotheses of a batch, `(B, W)` each; empty places have the score NEVER.
+
+    Attributes:
+        model: log-probability under the transducer.
+        extra: weighted language model and bonus.
+        prefix: hash of the labels.
+        node: last label in the tree of all labels, -1 for none.
+        lm_state: of the language model.
+        place: row of the networks' states and memories, which are in a pool.
+    """
+
+    model: Tensor
+    extra: Tensor
+    prefix: Tensor
+    node: Tensor
+    lm_state: Tensor
+    place: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """What hypotheses are ranked by."""
+        return self.model + self.extra
+
+    def take(self, index: Tensor) -> _Beam:
+        """Those at `(B, K)` places."""
+        return _Beam(*(value.gather(1, index) for value in vars(self).values()))
+
+    def rows(self, count: int) -> _Beam:
+        """Of the first utterances."""
+        return _Beam(*(value[:count] for value in vars(self).values()))
+
+
+class TransducerBeam:
+    """A beam search that is ready to run; calling it decodes a batch.
+
+    Args:
+        config: see `TransducerBeamConfig`.
+        vocab: token of every id.
+        lm: n-gram model of tokens, or None.
+        blank: id of the blank.
+        forbidden: ids that are never put out.
+    """
+
+    def __init__(
+        self,
+        config: TransducerBeamConfig,
+        vocab: list[str],
+        lm: NgramLM | None = None,
+        blank: int = 0,
+        forbidden: tuple[int, ...] = (),
+    ) -> None:
+        self.config, self.vocab, self.blank, self.forbidden = config, vocab, blank, list(forbidden)
+        options = (config.lm_weight, config.token_bonus, config.unk_score)
+        self.fusion = Fusion(lm, vocab, *options, end=True)
+
+    @torch.no_grad()
+    def __call__(self, networks: Networks, frames: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
+        """Decodes a batch.
+
+        Args:
+            networks: of the transducer.
+            frames: `(B, T, J)` projected.
+            lengths: `(B,)`.
+
+        Returns:
+            N-best hypotheses of each utterance, best first.
+        """
+        order = torch.argsort(lengths, descending=True, stable=True)
+        lengths = lengths.cpu()[order.cpu()]
+        run, done = _Run(self, networks, frames[order]), len(lengths)
+        results: list[list[Hypothesis]] = [[] for _ in lengths]
+        for time in range(frames.size(1) + 1):
+            running = int((lengths > time).sum())
+            for row in range(running, done):
+                results[int(order[row])] = run.finish(row)
+            done = running
+            if not running:
+                break
+            run.frame(time, running)
+        return results
+
+
+class _Run:
+    """The search over one batch, longest utterances first, so that those that go on are the first rows."""
+
+    def __init__(self, search: TransducerBeam, networks: Networks, frames: Tensor) -> None:
+        self.search, self.config, self.networks, self.frames = search, search.config, networks, frames
+        batch, width, device = len(frames), search.config.beam, frames.device
+        states, memory = networks.start(1)
+        self.states, self.memory = states, memory  # a pool; all begin at its only row
+        self.parents: list[int] = []
+        self.tokens: list[int] = []
+        model = torch.full((batch, width), NEVER, dtype=torch.float64, device=device)
+        model[:, 0] = 0
+        whole = torch.zeros(batch, width, dtype=torch.int64, device=device)
+        lm_state = torch.full_like(whole, search.fusion.start)
+        self.beam = _Beam(model, torch.zeros_like(model), whole, whole - 1, lm_state, whole)
+
+    def frame(self, time: int, running: int) -> None:
+        """Goes through a frame with the first utterances."""
+        current, frame, pool = self.beam.rows(running), self.frames[:running, time], len(self.states)
+        closed: list[_Beam] = []
+        one = self.config.topology == "one"
+        for step in range(self.config.max_symbols + 1):
+            alive = current.model > NEVER
+            utterances = alive.nonzero()[:, 0]
+            log_probs = self.networks.score(frame[utterances], self.states[current.place[alive]])
+            silent = current.model.clone()
+            silent[alive] += log_probs[:, self.search.blank].double()
+            closed.append(_Beam(**{**vars(current), "model": silent}))
+            best = torch.stack([part.total.amax(1) for part in closed]).amax(0)
+            if step == self.config.max_symbols:
+                break
+            longer = self._extend(current, alive, log_probs, best - self.config.beam_threshold)
+            if longer is None:
+                break
+            current = longer
+            if one:
+                closed.append(longer)
+                break
+        beam = _join(closed, self.config.beam) if len(closed) > 1 else closed[0]
+        if len(self.states) > pool:
+            beam.place = self._shrink(beam.place)
+        self.beam = beam
+
+    def _extend(self, current: _Beam, alive: Tensor, log_probs: Tensor, least: Tensor) -> _Beam | None:
+        """The best hypotheses with one label more, if any is good enough.
+
+        Args:
+            current: `(B, W)`.
+            alive: `(B, W)` bool, which there are: N.
+            log_probs: `(N, V)`.
+            least: `(B,)` total that is good enough.
+        """
+        search, width = self.search, self.config.beam
+        log_probs = log_probs.index_fill(1, torch.tensor([search.blank, *search.forbidden]), NEVER)
+        count = min(width, log_probs.size(1))
+        top, tokens = log_probs.topk(count)
+        before = current.lm_state[alive][:, None].expand(-1, count)
+        gained, lm_state = self._language(before, tokens)
+        model = self._spread(alive, current.model[alive][:, None] + top.double(), NEVER)
+        extra = self._spread(alive, current.extra[alive][:, None] + gained, 0.0)
+        total, index = (model + extra).topk(width)
+        good = (total > least[:, None]) & (total > NEVER)
+        if not good.any():
+            return None
+        token = self._spread(alive, tokens, 0).gather(1, index)
+        parent = current.take(index // count)
+        return _Beam(
+            model.gather(1, index).where(good, NEVER),
+            extra.gather(1, index),
+            parent.prefix * MULTIPLIER + token + 1,
+            self._grow(parent.node, token, good),
+            self._spread(alive, lm_state, 0).gather(1, index),
+            self._step(parent.place, token, good),
+        )
+
+    def _spread(self, alive: Tensor, values: Tensor, nothing: float) -> Tensor:
+        """`(N, K)` values of the hypotheses there are, to `(B, W * K)`."""
+        wide = values.new_full((*alive.shape, values.size(1)), nothing)
+        wide[alive] = values
+        return wide.flatten(1)
+
+    def _language(self, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted scores of more tokens, and the language model's new states."""
+        flat = (x.flatten().cpu().numpy() for x in (states, tokens))
+        scores, after = self.search.fusion.score(*flat)
+        return (torch.from_numpy(np.asarray(x)).view(tokens.shape).to(tokens.device) for x in (scores, after))
+
+    def _grow(self, node: Tensor, token: Tensor, good: Tensor) -> Tensor:
+        """Nodes in the tree of all labels."""
+        first = len(self.tokens)
+        self.parents += node[good].tolist()
+        self.tokens += token[good].tolist()
+        grown = node.clone()
+        grown[good] = torch.arange(first, len(self.tokens), device=node.device)
+        return grown
+
+    def _step(self, place: Tensor, token: Tensor, good: Tensor) -> Tensor:
+        """Lets the prediction network read the labels; its states go to the end of the pool."""
+        chosen = tuple(part.index_select(0, place[good]) for part in self.memory)
+        states, memory = self.networks.step(token[good], chosen)
+        moved = place.clone()
+        moved[good] = torch.arange(len(states), device=place.device) + len(self.states)
+        self.states = torch.cat([self.states, states])
+        self.memory = tuple(torch.cat(pair) for pair in zip(self.memory, memory))
+        return moved
+
+    def _shrink(self, place: Tensor) -> Tensor:
+        """Leaves only rows of the pool that someone uses."""
+        used, moved = torch.unique(place, return_inverse=True)
+        self.states = self.states.index_select(0, used)
+        self.memory: Memory = tuple(part.index_select(0, used) for part in self.memory)
+        return moved
+
+    def finish(self, row: int) -> list[Hypothesis]:
+        """N-best hypotheses of an utterance that is over."""
+        extra = self.beam.extra[row].cpu().numpy() + self.search.fusion.finish(
+            self.beam.lm_state[row].cpu().numpy()
+        )
+        model = self.beam.model[row].cpu().numpy()
+        order = np.argsort(-(model + extra), kind="stable")[: self.config.nbest]
+        found = []
+        for k in order[np.isfinite(model[order])].tolist():
+            labels, score = self._labels(int(self.beam.node[row, k])), float(model[k] + extra[k])
+            found.append(Hypothesis(labels, [], score, ctc=float(model[k]), lm=float(extra[k])))
+        return found
+
+    def _labels(self, node: int) -> list[int]:
+        labels = []
+        while node >= 0:
+            labels.append(self.tokens[node])
+            node = self.parents[node]
+        return labels[::-1]
+
+
+def _join(parts: list[_Beam], width: int) -> _Beam:
+    """The best of several sets of hypotheses; the probabilities of those that read alike are added."""
+    whole = _Beam(*(torch.cat(values, 1) for values in zip(*(vars(part).values() for part in parts))))
+    alive = whole.model > NEVER
+    same = (whole.prefix[:, :, None] == whole.prefix[:, None]) & alive[:, :, None] & alive[:, None]
+    added = whole.model[:, None].where(same, NEVER).logsumexp(2)
+    again = same.tril(-1).any(2)  # one of the same prefix stands before it
+    whole.model = added.where(alive & ~again, NEVER)
+    return whole.take(whole.total.topk(width).indices)
