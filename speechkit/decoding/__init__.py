@@ -12,6 +12,8 @@ SEARCHES = {
     "fused": "speechkit.decoding.fused",
     "mask_predict": "speechkit.decoding.mask_predict",
     "rescore": "speechkit.decoding.rescore",
+    "transducer_beam": "speechkit.decoding.transducer_beam",
+    "transducer_greedy": "speechkit.decoding.transducer_greedy",
 }
 """Search name -> module with `Config` and `build(config, resources) -> Searcher`."""
 

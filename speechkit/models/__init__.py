@@ -15,6 +15,8 @@ MODELS = {
     "embedding_replacement": "speechkit.models.embedding_replacement",
     "hubert": "speechkit.models.hubert",
     "masked_lm": "speechkit.models.masked_lm",
+    "unispeech": "speechkit.models.unispeech",
+    "transducer": "speechkit.models.transducer",
     "wavbert": "speechkit.models.wavbert",
     "wav2vec2": "speechkit.models.wav2vec2_pretraining",
 }

@@ -138,7 +138,7 @@ class Validator:
             if term in losses:
                 totals.losses[k] += float(losses[term][0])
                 totals.counts[k] += losses[term][1]
-        if "ctc" in heads and self.tokenizer is not None:
+        if self.tokenizer is not None and ("ctc" in heads or (heads and hasattr(self.model, "recognise"))):
             self._recognise(batch, heads, totals, samples)
 
     def _losses(self, batch: Batch, heads: dict, update: int) -> dict[str, tuple[Tensor, int]]:
@@ -151,14 +151,16 @@ class Validator:
     def _recognise(self, batch: Batch, heads: dict, totals: _Totals, samples: list) -> None:
         from kaldialign import edit_distance
 
-        blank, (log_probs, lengths) = self.tokenizer.blank, heads["ctc"]
-        inside = torch.arange(log_probs.shape[1], device=lengths.device) < lengths[:, None]
-        totals.frames[BLANKS] += int(((log_probs.argmax(-1) == blank) & inside).sum())
-        totals.frames[FRAMES] += int(lengths.sum())
+        blank = self.tokenizer.blank
+        if "ctc" in heads:
+            log_probs, lengths = heads["ctc"]
+            inside = torch.arange(log_probs.shape[1], device=lengths.device) < lengths[:, None]
+            totals.frames[BLANKS] += int(((log_probs.argmax(-1) == blank) & inside).sum())
+            totals.frames[FRAMES] += int(lengths.sum())
         if hasattr(self.model, "recognise"):
             found = self.model.recognise(heads)
         else:
-            found = {"": [self.tokenizer.decode(ids) for ids in ctc_greedy(log_probs, lengths, blank)]}
+            found = {"": [self.tokenizer.decode(ids) for ids in ctc_greedy(*heads["ctc"], blank)]}
         for output, errors in zip(self.outputs, totals.errors):
             for utterance, hypothesis in zip(batch.ids, found[output]):
                 reference = self.texts(utterance)
@@ -179,10 +181,10 @@ class Validator:
         )
         values = {term: loss / max(1, n) for term, loss, n in zip(self.terms, losses, counts)}
         metrics = columns(values, self.model.weights)
-        if not frames:
+        if not any(rows):
             return metrics
         for k, output in enumerate(self.outputs):
             errors, suffix = rows[4 * k : 4 * k + 4], f"_{output}" if output else ""
             metrics[f"wer{suffix}"] = 100 * errors[WORD_ERRORS] / max(1, errors[WORDS])
             metrics[f"cer{suffix}"] = 100 * errors[CHARACTER_ERRORS] / max(1, errors[CHARACTERS])
-        return {**metrics, "blank_ratio": blanks / frames}
+        return {**metrics, "blank_ratio": blanks / frames} if frames else metrics
