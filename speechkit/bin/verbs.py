@@ -19,6 +19,7 @@ VERBS = {
     "convert": "read encoders of Hugging Face, fairseq and torchaudio, and write them back",
     "average": "average checkpoints",
     "probe": "train a linear classifier on every block of an encoder: phones or other frame labels",
+    "codebook": "measure and draw which phones the codewords of a pre-trained model stand for",
     "picture": "draw the curves of a run, masked frames, or gates and attention of a system with BERT",
     "decode": "recognise a data directory",
     "score": "compare hypotheses with references: WER, CER, PER, intervals",

@@ -97,6 +97,7 @@ class FrozenEncoder:
         blocks: how many the encoder has.
         dims: dimension of the first block's input and of each block's output.
         run: the configuration that the checkpoint was trained with.
+        model: what the encoder is part of.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class FrozenEncoder:
     ) -> None:
         self.device, self.bf16 = choose_device(device), precision == "bf16"
         model, self.run, _ = load_model(find_checkpoint(Path(checkpoint)), self.device)
+        self.model = model
         if not hasattr(model, "encoder"):
             raise InputError(f"{checkpoint}: a model of kind {self.run.model.name} has no encoder")
         self.encoder = model.encoder.requires_grad_(False)
