@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # English from a grammar, spoken by espeak-ng: synthesis to a WER table in minutes, nothing to download.
-#   ./run.sh                                   CTC: greedy, with a lexicon, with a 4-gram
-#   ./run.sh --methods "bert*,ctc,wavbert"     a BERT of the corpus's words too, rescoring, and Wav-BERT
+#   ./run.sh                                   CTC, a BERT of the corpus's words, rescoring by it, and Wav-BERT
+#   ./run.sh --methods ctc                     CTC alone: greedy, with a lexicon, with a 4-gram
 #   ./run.sh --methods all --seeds 3 --lanes 2 the whole comparison: every baseline, ablation and control
 #   ./run.sh --stage 5 --stop-stage 7 training, decoding, scoring
 #   ./run.sh --quick true             a small version that only shows that all parts work
@@ -15,7 +15,7 @@ force=false          # make again what is up to date
 quick=false          # tiny corpus, few updates, in quick/: a check of the machinery, no result
 far_cues=text        # "text": only the text-only set shows the far cues; "speech": labelled speech too (in far_cues_speech/)
 seed=1               # seed of the corpus
-methods=             # systems of conf/systems.yaml or patterns, between commas, or all; empty: ctc, all with --quick
+methods=             # systems of conf/systems.yaml or patterns, between commas, or all (which --quick takes)
 seeds=1              # seeds per system
 lanes=1              # systems trained at a time, which share the processes; 2 is faster with many systems
 jobs=2               # processes for synthesis, formatting, features and the training of a system
@@ -38,7 +38,7 @@ if [[ $quick == true ]]; then
   methods=${methods:-all}
   sizes=(--train 160 --dev 30 --test 40 --hard 20 --unlabelled 40 --text 4000)
 fi
-methods=${methods:-ctc}
+methods=${methods:-bert*,ctc,wavbert}
 each=$((jobs > lanes ? jobs / lanes : 1))  # processes of a training
 matrix=(speechkit matrix --systems "$systems" --work "$work" --methods "$methods" --seeds "$seeds" --force "$force")
 
