@@ -1,9 +1,9 @@
 """The transducer loss, forward and backward: time and peak memory over V, against the form with all logits.
 
-    python test/bench/bench_transducer.py                                  # V = 500, B = 16, T = 300, U = 50
+    python test/bench/bench_transducer.py                    # V = 500, B = 16, T = 300, U = 50
     python test/bench/bench_transducer.py --vocab 500,5000,30522 --batch 8 --frames 400 --tokens 60 \\
         --joint 640
-    python test/bench/bench_transducer.py --numba                          # warprnnt_numba too, where installed
+    python test/bench/bench_transducer.py --numba            # warprnnt_numba too, where installed
 
 Every way gets the same projected frames and states, of equal lengths unless `--ragged`, in a process of its
 own, whose peak memory beyond what was there before the step is given. `products` is the time of the matrix
