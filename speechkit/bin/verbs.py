@@ -11,6 +11,7 @@ VERBS = {
     "format": "decode, check and resample audio once into FLAC or archives, with true sample counts",
     "features": "dump log-mel or MFCC features to ark/scp, and CMVN statistics",
     "kmeans": "cluster frames, label data directories with the clusters, and compare labels with phones",
+    "phonemize": "turn the text of a data directory into phones: espeak-ng, a lexicon or characters",
     "tokenizer": "learn or build a tokenizer and report characters outside it",
     "bert-fit": "check a BERT against a text: unknown words, pieces per word, accents, length",
     "bert-vocab": "learn the word pieces of a BERT that will be trained here",
