@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import subprocess
+from collections.abc import Iterable
 
 import numpy as np
 import soundfile
@@ -19,8 +20,13 @@ SNR_DB = 10.0, 25.0
 LEVEL_DB = -27.0, -20.0  # RMS of the speech below full scale
 
 
-def draw_condition(rng: random.Random) -> dict:
-    """One condition: its name, and its parameters, as plain values."""
+def draw_condition(rng: random.Random, without: Iterable[str] = ()) -> dict:
+    """One condition: its name, and its parameters, as plain values.
+
+    Args:
+        rng: draws until the name is none of `without`.
+        without: names of SHARES that must not come up.
+    """
     level = round(rng.uniform(*LEVEL_DB), 1)
     (name,) = rng.choices(list(SHARES), list(SHARES.values()))
     condition = {"name": name, "level_db": level}
@@ -32,7 +38,7 @@ def draw_condition(rng: random.Random) -> dict:
         }
     if name == "room":
         condition |= {"reverberance": rng.randint(30, 70), "room_scale": rng.randint(20, 100)}
-    return condition
+    return draw_condition(rng, without) if name in without else condition
 
 
 def apply_condition(speech: np.ndarray, condition: dict, babble: np.ndarray) -> np.ndarray:

@@ -11,11 +11,11 @@ downloads/mini_en/unlabelled/text.txt), data/sentences (the text alone, as a tex
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from language import FAR_PAIRS
+from spoken_sets import as_data_dir, read_rows
 
 from speechkit.data.kaldi_dir import DataDir, write_data_dir
 from speechkit.errors import InputError
@@ -25,25 +25,9 @@ SETS = ("train", "dev", "test", "hard", "unlabelled")
 WITHOUT_TEXT = ("unlabelled",)
 
 
-def read_rows(path: Path) -> list[dict]:
-    """The rows of a set's sentences.jsonl; raises InputError when it is missing or broken."""
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; make the corpus first (stage 0)") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not one JSON object a line: {error}; make the corpus again") from None
-
-
-def as_data_dir(rows: list[dict], corpus: Path, with_text: bool) -> DataDir:
-    """One set; `utt2cond` holds the acoustic condition, `word_tags` the class of every word."""
-    data = DataDir()
-    data.wav = {row["utterance"]: str(corpus / row["path"]) for row in rows}
-    data.utt2spk = {row["utterance"]: row["speaker"] for row in rows}
-    data.tables["utt2cond"] = {row["utterance"]: row["condition"]["name"] for row in rows}
-    if with_text:
-        data.text = {row["utterance"]: row["text"] for row in rows}
-        data.tables["word_tags"] = {row["utterance"]: " ".join(row["tags"]) for row in rows}
+def with_tags(data: DataDir, rows: list[dict]) -> DataDir:
+    """Adds `word_tags`, the class of every word."""
+    data.tables["word_tags"] = {row["utterance"]: " ".join(row["tags"]) for row in rows}
     return data
 
 
@@ -55,7 +39,8 @@ def prepare(corpus: Path, out: Path) -> None:
         raise InputError(f"{text}: no such file; make the corpus first (stage 0)")
     sentences = text.read_text(encoding="utf-8")
     for name in SETS:
-        write_data_dir(as_data_dir(rows[name], corpus, name not in WITHOUT_TEXT), out / name)
+        data = as_data_dir(rows[name], corpus, name not in WITHOUT_TEXT)
+        write_data_dir(with_tags(data, rows[name]) if data.text else data, out / name)
     # Labelled speech counts too: a very small text may lack some of its words.
     words = sorted(set(sentences.split()).union(*(row["text"].split() for row in rows["train"])))
     lines = sentences.splitlines()

@@ -18,19 +18,23 @@ ORDINARY = (
 HARD = "zac shelby norbert anika klatt4"
 
 
-def _deal() -> dict[str, list[str]]:
-    """Ordinary voices by the hash of their names, so that nobody's liking decides: test, dev, then train."""
+def deal(sizes: dict[str, int]) -> dict[str, list[str]]:
+    """Deals the ordinary voices by the hash of their names, so that nobody's liking decides.
+
+    Args:
+        sizes: group -> voices, or a few more as no family is split. The last group takes the rest.
+    """
     families = [family.split("/") for family in ORDINARY.split()]
     families.sort(key=lambda family: hashlib.sha256(family[0].lower().encode()).digest())
-    dealt: dict[str, list[str]] = {"test": [], "dev": [], "train": [], "hard": HARD.split()}
+    dealt: dict[str, list[str]] = {name: [] for name in sizes}
     for family in families:
-        name = next(name for name, size in _SIZES.items() if len(dealt[name]) < size)
+        name = next((name for name, size in sizes.items() if len(dealt[name]) < size), list(sizes)[-1])
         dealt[name] += family
-    return dealt | {"unlabelled": dealt["train"]}
+    return dealt
 
 
-_SIZES = {"test": 8, "dev": 6, "train": 999}
-VOICES = _deal()
+VOICES = deal({"test": 8, "dev": 6, "train": 0}) | {"hard": HARD.split()}
+VOICES["unlabelled"] = VOICES["train"]
 BABBLE = "sandro pedro Tweaky Storm fast announcer".split()  # talk in the background only
 
 RATES = 125, 165  # words a minute
@@ -38,6 +42,6 @@ PITCHES = 35, 65
 RANGES = 30, 70
 
 
-def draw_voice(variant: str, rng: random.Random) -> Voice:
+def draw_voice(variant: str, rng: random.Random, language: str = "en-us") -> Voice:
     """A voice of the variant with random rate and pitch."""
-    return Voice("en-us", variant, rng.randint(*RATES), rng.randint(*PITCHES), rng.randint(*RANGES))
+    return Voice(language, variant, rng.randint(*RATES), rng.randint(*PITCHES), rng.randint(*RANGES))

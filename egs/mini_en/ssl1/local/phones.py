@@ -71,7 +71,7 @@ def speak_again(rows: list[dict]) -> list[list[str]]:
 def main() -> None:
     """Writes `phones.txt` into the data directory of every set named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("corpus", type=Path, help="what mini_en/asr1's stage 0 made")
+    parser.add_argument("corpus", type=Path, help="what stage 0 made: a folder a set")
     parser.add_argument("dump", type=Path, help="folder of the data directories")
     parser.add_argument("sets", nargs="+")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")

@@ -29,7 +29,7 @@ sys.path.insert(0, str(SIBLING))
 
 from acoustics import RATE, draw_condition  # noqa: E402
 from grammar import Grammar  # noqa: E402
-from synthesise import make_audio  # noqa: E402
+from spoken_sets import make_audio  # noqa: E402
 from voices import VOICES, draw_voice  # noqa: E402
 
 LANGUAGE = "es"
@@ -76,23 +76,18 @@ def plan(count: int, seed: int) -> list[dict]:
         texts[" ".join(grammar.draw("SENTENCE", rng))] = None
     rows = []
     for number, text in enumerate(texts):
-        voice = draw_voice(rng.choice(VOICES["train"]), rng)
+        voice = draw_voice(rng.choice(VOICES["train"]), rng, LANGUAGE)
         name = f"{LANGUAGE}_{voice.variant.lower()}-{number:05d}"
         rows.append(
             {
                 "utterance": name,
                 "text": text,
-                "voice": {**vars(voice), "name": LANGUAGE},
-                "condition": _quiet(rng),
+                "voice": vars(voice),
+                "condition": draw_condition(rng, without=("noise",)),
                 "path": f"audio/{name}.flac",
             }
         )
     return rows
-
-
-def _quiet(rng: random.Random) -> dict:
-    condition = draw_condition(rng)
-    return condition if condition["name"] != "noise" else _quiet(rng)
 
 
 def write_corpus(out: Path, count: int, seed: int, jobs: int) -> float:
