@@ -49,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="wordpiece: lose accents (default: as the BERT folder says, kept where it says nothing)",
     )
     add(
+        "--specials",
+        choices=("none", "sep_only", "both"),
+        default="none",
+        help="wordpiece: which of [CLS] and [SEP] are tokens around every text (default: %(default)s)",
+    )
+    add(
         "--check",
         nargs="*",
         default=[],
@@ -68,7 +74,7 @@ def run(args: argparse.Namespace) -> int | None:
     args.text, args.check = [Path(p) for p in args.text], [Path(p) for p in args.check]
     normaliser = Normaliser(load_config(Config, overrides=args.overrides))
     names = ("size", "byte_fallback", "model", "min_count", "words", "lexicon", "vocab")
-    options = {name: getattr(args, name) for name in (*names, "pieces", "strip_accents")}
+    options = {name: getattr(args, name) for name in (*names, "pieces", "strip_accents", "specials")}
     inputs = [*args.text, *args.check, *(path for path in options.values() if isinstance(path, Path))]
     settings = [
         args.kind,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from speechkit.config import check_range
 from speechkit.errors import InputError
 from speechkit.files import hash_bytes, hash_json
+from speechkit.text.wordpiece import Specials
 
 if TYPE_CHECKING:
     from speechkit.encoders.bert import Bert
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 TOKENS = 8192
 """Tokens, padding included, that go through BERT at once."""
-
-Specials = Literal["both", "sep_only", "none"]
-"""Which of [CLS] and [SEP] stand around a sentence's tokens, and have embeddings like them."""
 
 
 @dataclass
@@ -32,7 +30,7 @@ class Config:
     """Blocks whose outputs are averaged; -1 is the last one, 1 the first."""
 
     specials: Specials = "both"
-    """`both`: [CLS] w_1 ... w_n [SEP]; `sep_only`: w_1 ... w_n [SEP]; `none`: the words alone."""
+    """Which of [CLS] and [SEP] have embeddings beside the words; BERT reads both in any case."""
 
     def __post_init__(self) -> None:
         if not self.layers or 0 in self.layers or len(set(self.layers)) < len(self.layers):
@@ -73,25 +71,32 @@ class Embedder:
         weights = hash_bytes(*(state[name].cpu().numpy().tobytes() for name in sorted(state)))
         self.identity = hash_json([weights, vocab.hash, sorted(self.blocks), config.specials])
 
-    @torch.no_grad()
     def __call__(self, texts: Sequence[str], tokens: int = TOKENS) -> list[Tensor]:
-        """`(U_i, E)` fp32 on the CPU for each text, in order.
+        """`(U_i, E)` fp32 on the CPU for each text, in order; see `of_ids`.
 
         Args:
             texts: sentences; normalised as the vocabulary says.
+            tokens: that go through BERT at once.
+        """
+        table = self.vocab.bert_ids
+        return self.of_ids([[table[k] for k in self.vocab.encode(text)] for text in texts], tokens)
+
+    @torch.no_grad()
+    def of_ids(self, ids: Sequence[Sequence[int]], tokens: int = TOKENS) -> list[Tensor]:
+        """The same of sentences that are cut already.
+
+        Args:
+            ids: BERT's own ids of each sentence, without [CLS] and [SEP].
             tokens: that go through BERT at once; changes speed and memory only.
 
         Raises:
-            InputError: a text that BERT cannot read whole, with the text.
+            InputError: a sentence that BERT cannot read whole, with its beginning.
         """
-        ids = [self.vocab.encode(text) for text in texts]
         room = self.bert.positions - 2
-        for text, row in zip(texts, ids):
+        for row in ids:
             if len(row) > room:
-                raise InputError(
-                    f"'{text[:60]}...': {len(row)} word pieces, and BERT has room for {room}; split the "
-                    "utterance"
-                )
+                begin = " ".join(self.vocab.vocab[k] for k in row[:10])
+                raise InputError(f"'{begin} ...': {len(row)} word pieces, and BERT has room for {room}")
         found: list[Tensor] = [torch.empty(0, self.dim)] * len(ids)
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         for start, end in _groups([len(ids[i]) + 2 for i in order], tokens):
@@ -100,10 +105,11 @@ class Embedder:
                 found[i] = states
         return found
 
-    def _embed(self, ids: list[list[int]]) -> list[Tensor]:
-        device = self.bert.bert_ids.device
-        lengths = torch.tensor([len(row) for row in ids], device=device)
-        padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=torch.int64) for row in ids], True)
+    def _embed(self, ids: list[Sequence[int]]) -> list[Tensor]:
+        bert, device = self.bert, self.bert.bert_ids.device
+        rows = [torch.tensor([bert.cls_id, *row, bert.sep_id]) for row in ids]
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        padded = torch.nn.utils.rnn.pad_sequence(rows, True, padding_value=bert.pad_id).to(device)
         total: Tensor | None = None
 
         def between(number: int, states: Tensor) -> Tensor:
@@ -112,10 +118,9 @@ class Embedder:
                 total = states if total is None else total + states
             return states
 
-        words, lengths = self.bert.sequences(padded.to(device), lengths)
-        self.bert.layers(self.bert.embed(words), lengths, between)
+        bert.layers(bert.embed(padded), lengths, between)
         states = (total / len(self.blocks)).float().cpu()
-        return [row[self.config.around(size - 2)].clone() for row, size in zip(states, lengths.tolist())]
+        return [row[self.config.around(len(own))].clone() for row, own in zip(states, ids)]
 
 
 def _groups(sizes: Sequence[int], budget: int) -> list[tuple[int, int]]:

@@ -190,6 +190,11 @@ class BertVocab:
         if tokenizer.kind != "wordpiece":
             raise InputError(f"units shared with BERT need a wordpiece tokenizer, not {tokenizer.kind}")
         units = tokenizer.units
+        if units.specials != "none":
+            raise InputError(
+                "units shared with BERT are its pieces alone, and this tokenizer has [CLS] or [SEP] too; "
+                "make one without --specials"
+            )
         return cls(units.vocab, units.rules, tokenizer.vocab[2:-1], units.spelling, tokenizer.normaliser)
 
     def shared_ids(self, tokenizer: Tokenizer) -> list[int]:

@@ -50,6 +50,8 @@ class Options:
     """wordpiece: only the pieces of the text, or all of BERT's."""
     strip_accents: bool | None = None
     """wordpiece: lose accents; None does as the BERT folder says, and keeps them where it says nothing."""
+    specials: Literal["none", "sep_only", "both"] = "none"
+    """wordpiece: which of [CLS] and [SEP] stand around every text and are tokens."""
     model: Path | None = None
     """A sentencepiece model to take over instead of training one."""
     byte_fallback: bool = False

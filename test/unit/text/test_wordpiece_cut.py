@@ -7,6 +7,7 @@ import pytest
 from bert_folders import SPECIAL, VOCAB, write_bert
 
 from speechkit.errors import InputError
+from speechkit.text.bert_vocab import BertVocab
 from speechkit.text.tokenizer import build_tokenizer, load_tokenizer
 from speechkit.text.wordpiece_cut import Cutter, Rules, choose, read_folder, read_vocab
 
@@ -138,3 +139,23 @@ def test_tokenizers_saved_before_there_was_a_choice(tmp_path):
     old = load_tokenizer(tmp_path / "t")
     assert old.vocab[2:-1] == VOCAB[len(SPECIAL) :]
     assert old.decode(old.encode("The cát don't")) == "the cat don't"
+
+
+@pytest.mark.parametrize(
+    "specials, before, after", [("sep_only", [], ["[SEP]"]), ("both", ["[CLS]"], ["[SEP]"])]
+)
+def test_special_tokens_stand_around_every_text_and_are_not_written(tmp_path, specials, before, after):
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s"]
+    (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens))
+    options = {"vocab": tmp_path / "vocab.txt", "specials": specials}
+    made = build_tokenizer("wordpiece", ["the cats", "cat"], **options)
+    made.save(tmp_path / "saved")
+    for tokenizer in (made, load_tokenizer(tmp_path / "saved")):
+        assert tokenizer.vocab == ["<blank>", "<unk>", "the", "cat", "##s", *before, *after, "<sos/eos>"]
+        ids = tokenizer.encode("the cats")
+        assert [tokenizer.vocab[id_] for id_ in ids] == [*before, "the", "cat", "##s", *after]
+        assert tokenizer.decode(ids) == "the cats" and tokenizer.decode(tokenizer.encode("")) == ""
+        read = [tokens[tokenizer.units.bert_ids[id_]] for id_ in ids]
+        assert read == [*before, "the", "cat", "##s", *after]
+    with pytest.raises(InputError, match="without --specials"):
+        BertVocab.from_tokenizer(made)
