@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.parent for path in ROOT.glob("egs/*/*/run.sh"))
+NO_TEXT = ("codebook1",)  # tasks that recognise nothing
 # The same number means the same thing everywhere.
 NAMES = {
     0: "download|synthesise",
@@ -40,7 +41,8 @@ def test_stages_keep_their_numbers(recipe):
     assert done.returncode == 0 and done.stderr == ""
     stages = [line.split(None, 1) for line in done.stdout.splitlines()]
     numbers = [int(number) for number, _ in stages]
-    assert numbers == sorted(set(numbers)) and {1, 2, 3, 5, 6, 7, 8} <= set(numbers)
+    needed = {1, 2, 7, 8} if recipe.name in NO_TEXT else {1, 2, 3, 5, 6, 7, 8}
+    assert numbers == sorted(set(numbers)) and needed <= set(numbers)
     for number, name in stages:
         assert re.search(NAMES[int(number)], name), f"stage {number} is called '{name}'"
 
