@@ -45,7 +45,8 @@ class Networks:
         """Of a label sequence, over all its alignments, for unprojected frames `(T, D)`."""
         row = torch.tensor([tokens], dtype=torch.int64).view(1, -1)
         sizes = torch.tensor([len(frames)]), torch.tensor([len(tokens)])
-        return -float(self.joint.loss(frames[None], self.prediction(row), row, *sizes)[0])
+        f, g = self.joint.of_frames(frames[None]), self.joint.of_states(self.prediction(row))
+        return -float(self.joint.loss(f, g, row, *sizes)[0])
 
 
 def draw_frames(batch: int, width: int) -> Tensor:

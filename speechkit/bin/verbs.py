@@ -15,6 +15,7 @@ VERBS = {
     "tokenizer": "learn or build a tokenizer and report characters outside it",
     "bert-fit": "check a BERT against a text: unknown words, pieces per word, accents, length",
     "bert-vocab": "learn the word pieces of a BERT that will be trained here",
+    "bert-embed": "embed the tokens of texts by a BERT, for knowledge transfer",
     "ngram": "train, convert or query Kneser-Ney n-gram language models in ARPA format",
     "train": "train a model; the same command again resumes",
     "convert": "read encoders of Hugging Face, fairseq and torchaudio, and write them back",

@@ -57,11 +57,11 @@ class Joint(nn.Module):
         token_lengths: Tensor,
         fastemit: float = 0.0,
     ) -> tuple[Tensor, Occupations]:
-        """The transducer loss of unprojected frames `(B, T, D)` and states `(B, U + 1, D')`.
+        """The transducer loss of projected frames `(B, T, J)` and states `(B, U + 1, J)`.
 
         Args:
-            frames: of the encoder.
-            states: of the prediction network, for `tokens`.
+            frames: of the encoder, through `of_frames`.
+            states: of the prediction network, for `tokens`, through `of_states`.
             tokens: `(B, U)` labels.
             lengths: `(B,)` frames.
             token_lengths: `(B,)` labels.
@@ -71,8 +71,8 @@ class Joint(nn.Module):
             `(B,)` losses and the occupations of the lattices.
         """
         return joint_transducer_loss(
-            self.of_frames(frames),
-            self.of_states(states),
+            frames,
+            states,
             self.out.weight,
             self.out.bias,
             tokens,

@@ -16,6 +16,8 @@ from speechkit.errors import InputError
 from speechkit.files import read_json
 from speechkit.integrations.foreign import Account, take_weights
 from speechkit.integrations.huggingface import read_tensors
+from speechkit.lm import bert_embeddings
+from speechkit.lm.bert_embeddings import Embedder
 from speechkit.text.bert_vocab import NEEDED, BertVocab
 from speechkit.text.normalise import Normaliser
 from speechkit.text.wordpiece_cut import Rules, read_folder
@@ -259,3 +261,28 @@ def load_bert(name: str | Path) -> tuple[Bert, BertVocab]:
             "checkpoint that has one"
         )
     return model.eval(), assets.vocab
+
+
+def open_embedder(name: str | Path, config: bert_embeddings.Config, vocab: Sequence[str]) -> Embedder:
+    """A BERT that embeds the tokens of sentences; it needs no masked-language-model head.
+
+    Args:
+        name: see `locate`.
+        config: which embeddings.
+        vocab: the tokens that it must have, in order.
+
+    Raises:
+        InputError: see `open_bert` and `load_pretrained`; other tokens; a block that it does not have.
+    """
+    assets = make_assets(bert.Config(folder=str(name), vocab="full"), ())
+    if list(assets.vocab.vocab) != list(vocab):
+        raise InputError(
+            f"{name}: its {len(assets.vocab.vocab)} tokens are not the {len(vocab)} that the tokenizer was "
+            "made from; take that BERT"
+        )
+    model = bert.build(bert.Config(), assets)
+    load_pretrained(model, assets.vocab, name, allow_new_head=True)
+    try:
+        return Embedder(model, assets.vocab, config)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from None

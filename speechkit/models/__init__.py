@@ -61,6 +61,8 @@ class Model(Protocol):
     # Optional: `look(batch) -> speechkit.metrics.look.Look`: what happened in a batch of one utterance.
     # Optional: `outputs: tuple[str, ...]` and `recognise(heads) -> {output: texts}`: what validation scores
     # of a system with several outputs; that of the empty name, which is first, is the system's.
+    # Optional: `for_recognition() -> (config, prefixes)`: the configuration of the model that recognises, and
+    # how the names of weights begin that it does not have, because they only serve the training.
     # Optional: `copy_bert()`, called when pre-trained weights were put into `bert`, for copies of its parts.
     # Optional: `advise(row: dict[str, float]) -> str | None`. Called with each training row that is logged;
     # plain words about what looks wrong in it and what to do, which the loop prints.

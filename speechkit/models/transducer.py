@@ -1,6 +1,8 @@
-"""Transducers (Graves, 2012): an encoder of speech, a network that reads the labels so far, and a joint one."""
+"""Transducers (Graves, 2012): an encoder of speech, a network that reads the labels so far, a joint one."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -10,9 +12,11 @@ from speechkit.decoders.joint import Joint
 from speechkit.decoders.prediction import PREDICTIONS, Memory
 from speechkit.errors import InputError
 from speechkit.losses.ctc import ctc_loss
+from speechkit.losses.embedding_regression import Regression, frame_weights
 from speechkit.losses.transducer_lattice import Occupations
 from speechkit.models.assets import Assets
 from speechkit.models.ctc import CtcModel, check_options, log_softmax
+from speechkit.models.embedding_transfer import Teacher
 from speechkit.models.inputs import build_encoder
 from speechkit.models.transducer_config import Config
 from speechkit.search.transducer_greedy import transducer_greedy
@@ -22,10 +26,10 @@ __all__ = ["Config", "TransducerModel", "build"]
 
 
 class TransducerModel(CtcModel):
-    """A transducer, with CTC beside it where that has a weight.
+    """A transducer; beside it CTC and the regression of a BERT's embeddings, where these have a weight.
 
-    Terms: `transducer` and `ctc`, each a sum over the batch, divided by its utterances. Searches use it as a
-    `speechkit.search.transducer_networks.Networks`.
+    Terms: `transducer`, `ctc` and `embedding`, each a sum over the batch, divided by its utterances. Searches
+    use it as a `speechkit.search.transducer_networks.Networks`.
 
     Args:
         config: see `Config`.
@@ -48,6 +52,13 @@ class TransducerModel(CtcModel):
             self.head = None
         self.prediction = load_kind(PREDICTIONS, config.prediction.name).build(config.prediction, size)
         self.joint = Joint(config.joint, encoder.output_dim, self.prediction.output_dim, size)
+        self.regression = None
+        if config.transfer is not None and config.transfer.sigma:  # built last: what is above begins alike
+            self.weights["embedding"] = config.transfer.sigma
+            self.teacher = Teacher(config.transfer, tokenizer)
+            dims = (encoder.output_dim, self.prediction.output_dim)
+            dims = dims if config.transfer.inputs == "raw" else (config.joint.dim, config.joint.dim)
+            self.regression = Regression(*dims, self.teacher.dim)
 
     # ---- what is minimised ------------------------------------------------------------------------------
 
@@ -60,27 +71,33 @@ class TransducerModel(CtcModel):
         frames, lengths = self.hear(batch)
         tokens = batch["tokens"]
         states = self.prediction(tokens.values)
-        losses, _ = self.transduce(frames, lengths, states, batch)
+        f, g = self.joint.of_frames(frames), self.joint.of_states(states)
+        sizes = (lengths, tokens.lengths)
+        losses, found = self.joint.loss(f, g, tokens.values, *sizes, self.config.fastemit)
         values = {"transducer": losses.sum()}
+        if self.regression is not None:
+            raw = self.config.transfer.inputs == "raw"
+            values["embedding"] = self._regress(*((frames, states) if raw else (f, g)), found, batch, lengths)
         if self.head is not None:
             log_probs = log_softmax(self.head(self.dropout(frames)))
             values["ctc"] = ctc_loss(log_probs, lengths, tokens.values, tokens.lengths).sum()
         return {name: (values[name], count) for name, count in self.counts(batch).items()}
 
-    def transduce(
-        self, frames: Tensor, lengths: Tensor, states: Tensor, batch: Batch
-    ) -> tuple[Tensor, Occupations]:
-        """`(B,)` losses and the occupations of the lattices.
+    def _regress(
+        self, frames: Tensor, states: Tensor, found: Occupations, batch: Batch, lengths: Tensor
+    ) -> Tensor:
+        """Distances to the embeddings of all tokens, summed."""
+        config, sizes = self.config.transfer, batch["tokens"].lengths
+        targets, weights = self.teacher(batch), frame_weights(found, config.weighting)
+        frames = frames.detach() if config.detach_encoder else frames
+        inputs = (frames, states, weights, targets)
+        if config.regression == "synchronous":
+            return self.regression.synchronous(*inputs, sizes, config.distance).sum()
+        return self.regression.joint(*inputs, lengths, sizes, config.distance).sum()
 
-        Args:
-            frames: `(B, T, D)` of the encoder.
-            lengths: `(B,)`.
-            states: `(B, U + 1, D')` of the prediction network.
-            batch: with `tokens`.
-        """
-        tokens = batch["tokens"]
-        fastemit = self.config.fastemit
-        return self.joint.loss(frames, states, tokens.values, lengths, tokens.lengths, fastemit)
+    def for_recognition(self) -> tuple[Config, tuple[str, ...]]:
+        """The configuration without what only serves the training, and how those weights' names begin."""
+        return replace(self.config, transfer=None), ("regression.",)
 
     # ---- recognition ------------------------------------------------------------------------------------
 

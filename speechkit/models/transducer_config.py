@@ -8,7 +8,7 @@ from typing import Any
 from speechkit.config import check_range, kind
 from speechkit.decoders import joint
 from speechkit.decoders.prediction import PREDICTIONS
-from speechkit.models import ctc
+from speechkit.models import ctc, embedding_transfer
 
 
 @dataclass
@@ -41,6 +41,9 @@ class Config(ctc.Config):
 
     weights: Weights = field(default_factory=Weights)
     """Factors of the loss terms."""
+
+    transfer: embedding_transfer.Config | None = None
+    """Regression of a BERT's embeddings beside recognition; null for none."""
 
     fastemit: float = 0.0
     """Lambda of FastEmit (Yu et al., 2021): how much more than blanks labels are pushed, for earlier ones."""

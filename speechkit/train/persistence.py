@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from speechkit.train.telling import tell_validation
 
 if TYPE_CHECKING:
     from speechkit.train.loop import Trainer
+    from speechkit.train.run import RunConfig
 
 
 def training_state(run: Trainer) -> dict:
@@ -119,10 +120,20 @@ def finish(run: Trainer, watchdog: Watchdog) -> None:
     tell_validation(run, metrics, samples, "final", f" (mean of updates {', '.join(map(str, taken))})")
     if run.ranks.first:
         report["dev"], report["average"]["updates"] = metrics, taken
-        checkpoint.save_checkpoint(final, run.model.state_dict(), run.config, run.setup.assets, run=report)
+        checkpoint.save_checkpoint(final, *_recognising(run), run.setup.assets, run=report)
     run.ema = ema
     run.model.load_state_dict(own)
     run.log.line(f"finished: {run.finished}; model in {final}")
+
+
+def _recognising(run: Trainer) -> tuple[dict, RunConfig]:
+    """Weights and configuration of what is decoded with: without what only serves the training."""
+    weights, config = run.model.state_dict(), run.config
+    if hasattr(run.model, "for_recognition"):
+        model, left_out = run.model.for_recognition()
+        weights = {name: value for name, value in weights.items() if not name.startswith(left_out)}
+        config = replace(config, model=model)
+    return weights, config
 
 
 def _best_mean(
