@@ -106,6 +106,8 @@ class Teacher:
         Raises:
             InputError: a target that the store does not have, or that BERT cannot read, by its utterance.
         """
+        if self.config.store is not None:
+            self._opened()
         tokens = batch["tokens"]
         rows = [
             tuple(self.table[row[:size]].tolist())
