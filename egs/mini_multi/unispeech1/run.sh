@@ -56,17 +56,19 @@ if stage 1 "data preparation: Kaldi directories, the phone of every 10 ms, phone
   python local/data.py "$corpus" "$work/data"
   python ../../mini_en/ssl1/local/phones.py "$corpus" "$work/data" "${labelled_sets[@]}" --jobs "$jobs"
   for set in "${labelled_sets[@]}"; do
-    language=${set%%_*}
-    speechkit phonemize --data "$work/data/$set" --out "$work/data/${set}_phn" --language "${language/#en/en-us}"
+    language=${set%%_*} held_out=false
+    [[ $set == *_train ]] || held_out=true
+    speechkit phonemize --data "$work/data/$set" --out "$work/data/${set}_phn" --language "${language/#en/en-us}" \
+      --evaluation "$held_out" --force "$force"
   done
 fi
 
 if stage 2 "validate, format audio; nothing shared between what is trained on and what is held out"; then
   for set in "${labelled_sets[@]/%/_phn}" "${letter_sets[@]}" "${unlabelled_sets[@]}"; do
-    kind=train text=false
-    [[ $set != *_dev* && $set != *_test* ]] || kind=evaluation
-    [[ $set != *_unlabelled ]] || text=true
-    speechkit validate "$work/data/$set" --no-text "$text"
+    kind=evaluation without_text=false
+    [[ $set != *_train* && $set != *_unlabelled ]] || kind=train
+    [[ $set != *_unlabelled ]] || without_text=true
+    speechkit validate "$work/data/$set" --no-text "$without_text"
     speechkit format --data "$work/data/$set" --out "$work/dump/$set" --kind "$kind" --link true --jobs "$jobs" \
       --force "$force"
   done

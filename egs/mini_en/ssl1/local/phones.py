@@ -19,33 +19,36 @@ from pathlib import Path
 
 import soxr
 
-from speechkit.data.synthesis import Speech, Synthesizer, Voice, in_fresh_processes, without_stress
+from speechkit.data.synthesis import Speech, Synthesizer, Voice, in_fresh_processes
 from speechkit.data.tables import render_table
 from speechkit.errors import InputError
 from speechkit.files import write_text
 from speechkit.stamp import Stamp
+from speechkit.text.phone_inventory import ipa_phones
 
 RATE = 16000
 FRAME = 160  # samples of a symbol
 SILENCE = "sil"
 
 
-def frame_phones(speech: Speech, samples: int) -> list[str]:
-    """The phone in the middle of every complete frame.
+def frame_phones(speech: Speech, samples: int, language: str = "en-us") -> list[str]:
+    """The phone in the middle of every complete frame, named as `speechkit phonemize` names it.
 
     Args:
         speech: what the synthesiser said.
         samples: length of the recording at 16 kHz.
+        language: espeak-ng's name of the voice.
     """
-    phones = [SILENCE] * (samples // FRAME)
+    phones, phone = [SILENCE] * (samples // FRAME), SILENCE
     marks = [mark for mark in speech.phones if mark.label.strip("_: ")]
     following = [mark.start for mark in marks[1:]] + [samples / RATE]
     for mark, after in zip(marks, following):
         # A final l before a vowel comes as an event of no length, with its sound as a nameless one behind it.
         end = mark.end if mark.end > mark.start else after
+        phone = next(iter(ipa_phones(mark.label, language)), phone)  # palatalisation alone: the same phone
         first, last = (math.ceil(seconds * RATE / FRAME - 0.5) for seconds in (mark.start, end))
         for frame in range(max(0, first), min(last, len(phones))):
-            phones[frame] = without_stress(mark.label)
+            phones[frame] = phone
     return phones
 
 
@@ -64,7 +67,7 @@ def speak_again(rows: list[dict]) -> list[list[str]]:
                 f"{row['utterance']}: {length} samples now, {row['samples']} in the corpus; was it made by "
                 "another version of espeak-ng? make it again with stage 0"
             )
-        found.append(frame_phones(speech, length))
+        found.append(frame_phones(speech, length, row["voice"]["name"]))
     return found
 
 

@@ -21,12 +21,13 @@ from spoken_sets import as_data_dir, read_rows  # noqa: E402
 
 from speechkit.data.kaldi_dir import write_data_dir  # noqa: E402
 from speechkit.errors import InputError  # noqa: E402
+from speechkit.stamp import Stamp  # noqa: E402
 
 WITHOUT_TEXT = "unlabelled"
 
 
 def prepare(corpus: Path, out: Path) -> None:
-    """Writes a directory for every set of the corpus.
+    """Writes a directory for every set of the corpus; one that is as it was keeps what was added to it.
 
     Raises:
         InputError: there is no corpus.
@@ -34,14 +35,17 @@ def prepare(corpus: Path, out: Path) -> None:
     names = sorted(path.parent.name for path in corpus.glob("*/sentences.jsonl"))
     if not names:
         raise InputError(f"{corpus}: no sets of speech there; make the corpus first (stage 0)")
-    total = 0
     for name in names:
         language, _, part = name.partition("_")
-        data = as_data_dir(read_rows(corpus / name / "sentences.jsonl"), corpus, part != WITHOUT_TEXT)
+        rows = corpus / name / "sentences.jsonl"
+        stamp = Stamp(out / name / "wav.scp", "data", str(corpus), [rows, Path(__file__)])
+        if stamp.fresh():
+            continue
+        data = as_data_dir(read_rows(rows), corpus, part != WITHOUT_TEXT)
         data.tables["utt2lang"] = dict.fromkeys(data.utt2spk, language)
         write_data_dir(data, out / name)
-        total += len(data.wav)
-    print(f"data: {out}: {total} utterances in {len(names)} sets", file=sys.stderr)
+        stamp.write()
+        print(f"data: {out / name}: {len(data.wav)} utterances", file=sys.stderr)
 
 
 if __name__ == "__main__":
