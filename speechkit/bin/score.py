@@ -18,7 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("decodes", type=Path, nargs="+", metavar="DECODE_DIR", help="folders with the hypotheses in `text`")
     add("--data", type=Path, required=True, help="data directory with text, utt2spk and, if any, word_tags")
-    add("--unit", choices=["word", "phone"], default="word", help="what is counted (default: %(default)s)")
+    add(
+        "--unit",
+        choices=["word", "phone"],
+        default="word",
+        help="what is counted; of a phone `(xx)p` only p (default: %(default)s)",
+    )
     add("--normaliser", type=Path, help="tokenizer folder whose normaliser to use (default: the model's)")
     add("--cer-spaces", type=true_or_false, default=True, help="whether CER counts spaces (default: true)")
     add("--missing-as-deletions", type=true_or_false, default=False, help="count missing hypotheses as empty")
@@ -45,7 +50,11 @@ def _score(folder: Path, args: argparse.Namespace) -> None:
 
     decode = open_decode(folder, args.data.name)
     normaliser, origin = decode.normaliser(args.normaliser)
-    tables = [args.data / name for name in ("text", "utt2spk", "word_tags") if (args.data / name).is_file()]
+    tables = [
+        args.data / name
+        for name in ("text", "utt2spk", "utt2lang", "word_tags")
+        if (args.data / name).is_file()
+    ]
     settings = [args.unit, normaliser.hash, args.cer_spaces, args.missing_as_deletions, decode.record]
     lists = [folder / "nbest.jsonl"] if (folder / "nbest.jsonl").is_file() else []
     stamp = Stamp(folder / "result.json", "score", settings, [decode.text, *tables, *lists], args.force)
@@ -55,13 +64,16 @@ def _score(folder: Path, args: argparse.Namespace) -> None:
     from speechkit.files import write_text
     from speechkit.metrics.error_rate import score
     from speechkit.metrics.fused import read_fusion
+    from speechkit.metrics.languages import by_language
     from speechkit.metrics.oracle import oracle
     from speechkit.metrics.result import build_result, count_scorings, kaldi_lines, write_result
 
-    references, hypotheses, missing = _texts(decode, normaliser, args)
+    plain = _untagged(normaliser) if args.unit == "phone" else normaliser
+    references, hypotheses, missing = _texts(decode, plain, args)
     speakers, tags = (_table(args.data / name) for name in ("utt2spk", "word_tags"))
     tags = tags if args.unit == "word" else None
     scores = score(references, hypotheses, speakers, tags, args.unit == "word", args.cer_spaces)
+    spoken = _table(args.data / "utt2lang")
     words = ["speechkit", "score", "--data", str(args.data), str(folder)]
     scored = {
         "command": shlex.join(words + (["--unit", args.unit] if args.unit != "word" else [])),
@@ -72,8 +84,10 @@ def _score(folder: Path, args: argparse.Namespace) -> None:
         "speakers": "utt2spk" if speakers is not None else "none: every utterance is its own",
     }
     result = build_result(decode, scores, args.unit, scored)
-    result["oracle"] = oracle(folder / "nbest.jsonl", references, hypotheses, normaliser)
-    fusion = read_fusion(folder / "nbest.jsonl", references, normaliser, tags)
+    if spoken is not None:
+        result["languages"] = by_language(scores, spoken)
+    result["oracle"] = oracle(folder / "nbest.jsonl", references, hypotheses, plain)
+    fusion = read_fusion(folder / "nbest.jsonl", references, plain, tags)
     if fusion is not None:
         result["fusion"] = fusion.record()
         write_text(folder / "fusion.tsv", fusion.table())
@@ -85,6 +99,13 @@ def _score(folder: Path, args: argparse.Namespace) -> None:
     if missing:
         print(f"speechkit score: {missing} missing hypotheses counted as deletions", file=sys.stderr)
     print(f"speechkit score: {folder / 'result.json'}: normaliser from {origin}", file=sys.stderr)
+
+
+def _untagged(normaliser):
+    """Normalises, and takes the language off every phone `(xx)p`."""
+    from speechkit.text.phone_tags import strip_tags
+
+    return lambda text: strip_tags(normaliser(text))
 
 
 def _table(path: Path) -> dict[str, str] | None:

@@ -19,6 +19,8 @@ class Config(CtcBeamConfig):
     """The search's kind."""
     head: str = "ctc"
     """The model head to read."""
+    own_language: bool = False
+    """Find only phones `(xx)p` of the utterance's language xx, as utt2lang says it."""
 
 
 class Beam:

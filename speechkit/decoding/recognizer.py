@@ -23,6 +23,7 @@ from speechkit.decoding.resources import Resources
 from speechkit.errors import BadSample, InputError
 from speechkit.frontends import FEATURES
 from speechkit.search.hypothesis import Hypothesis
+from speechkit.search.language_mask import LanguageMask
 from speechkit.train.checkpoint import find_checkpoint, load_model
 
 Heads = dict[str, tuple[Tensor, Tensor]]
@@ -57,6 +58,8 @@ class Recognizer:
         self.device = next(model.parameters()).device
         self.extractor = load_kind(FEATURES, run.features.name).build(run.features)
         self.searcher = load_kind(SEARCHES, config.search.name).build(config.search, resources)
+        own = getattr(config.search, "own_language", False)
+        self.mask = LanguageMask(resources.assets.tokenizer.vocab) if own else None
 
     @classmethod
     def load(
@@ -100,10 +103,13 @@ class Recognizer:
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Heads:
-        """The model's heads for a batch; halves a batch that does not fit the GPU's memory."""
+        """The model's heads for a batch; halves a batch that does not fit the GPU's memory.
+
+        With `search.own_language`, the head that is searched has no other languages' phones.
+        """
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-                return self.model.encode(batch.to(self.device))
+                heads = self.model.encode(batch.to(self.device))
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise InputError(
@@ -113,6 +119,10 @@ class Recognizer:
             half = len(batch) // 2
             parts = [self.encode(part(batch, slice(0, half))), self.encode(part(batch, slice(half, None)))]
             return {name: _join([heads[name] for heads in parts]) for name in parts[0]}
+        name = self.config.search.head
+        if self.mask is not None and name in heads:
+            heads = heads | {name: (self.mask(heads[name][0], batch.languages), heads[name][1])}
+        return heads
 
     def search(self, heads: Heads) -> list[list[Hypothesis]]:
         """N-best hypotheses of each utterance, best first.
@@ -136,8 +146,9 @@ class Recognizer:
             InputError: an utterance cannot be read; nothing is left out of what is decoded.
         """
         tables = tables_of(self.model.inputs)
-        dumped = ("feats.scp",) if "features" in self.model.inputs else ()
-        manifest = read_manifest([folder], tables, dumped, self.extractor.rate, self.run.features)
+        optional = ("feats.scp",) if "features" in self.model.inputs else ()
+        optional += ("utt2lang",) if self.mask is not None else ()
+        manifest = read_manifest([folder], tables, optional, self.extractor.rate, self.run.features)
         for i, samples in enumerate(manifest.samples.tolist()):
             self._check_length(manifest.ids[i], samples)
         reader = BatchReader(Context(manifest, self.extractor), self.model.inputs)

@@ -18,6 +18,7 @@ from speechkit.metrics.decode_folder import DecodeFolder
 from speechkit.metrics.environment import environment
 from speechkit.metrics.error_rate import Counts, UtteranceScore, add_classes, by_speaker, confusions, total
 from speechkit.metrics.fused import fusion_line
+from speechkit.metrics.languages import language_lines
 from speechkit.metrics.significance import Interval, Utterances, interval
 
 NAMES = {"word": "WER", "phone": "PER"}
@@ -199,7 +200,8 @@ def _speakers_table(result: dict[str, Any]) -> str:
 def kaldi_lines(result: dict[str, Any]) -> list[str]:
     """`%WER x [ e / n, i ins, d del, s sub ]`, `%SER x [ e / n ]`, and what else was counted.
 
-    That is `%CER ...` and, of N-best lists, `%ORACLE x [ e / n, ... ] of N` and `%FUSION ...`.
+    That is `%CER ...`; where there are several languages `%PER-xx ...` of each, and their mean; and, of
+    N-best lists, `%ORACLE x [ e / n, ... ] of N` and `%FUSION ...`.
     """
     lines = [f"%{result['metric']} {Counts.from_dict(result['counts']).line()}"]
     sentences = result["sentences"]
@@ -207,6 +209,7 @@ def kaldi_lines(result: dict[str, Any]) -> list[str]:
     lines.append(f"%SER {rate:.2f} [ {sentences['errors']} / {sentences['count']} ]")
     if "cer" in result:
         lines.append(f"%CER {Counts.from_dict(result['cer']['counts'], 'characters').line()}")
+    lines += language_lines(result["languages"], result["metric"]) if result.get("languages") else []
     if result.get("oracle"):
         best = result["oracle"]
         lines.append(f"%ORACLE {Counts.from_dict(best['counts']).line()} of {best['nbest']}")

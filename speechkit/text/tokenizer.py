@@ -177,6 +177,8 @@ def build_tokenizer(
     if kind not in TOKENIZERS:
         raise InputError(f"no tokenizer kind '{kind}'{nearest(kind, list(TOKENIZERS))}")
     normaliser = normaliser or Normaliser()
+    if kind == "phone" and options.get("lexicon") is None and normaliser.config.punctuation == "remove":
+        raise InputError("phones are symbols, and punctuation=remove would break (en)p; leave it out")
     module = importlib.import_module(TOKENIZERS[kind])
     units, tokens = module.build(kind, [normaliser(text) for text in texts], Options(**options))
     return Tokenizer(kind, units, tokens, normaliser)
