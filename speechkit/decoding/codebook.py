@@ -13,8 +13,8 @@ from speechkit.data.audio import read_audio
 from speechkit.data.kaldi_dir import DataDir, read_data_dir
 from speechkit.data.segmentations import Segmentation
 from speechkit.decoding.encoder_features import FrozenEncoder
+from speechkit.encoders import EncoderOutput
 from speechkit.errors import BadSample, InputError
-from speechkit.layers.norms import utterance_norm
 from speechkit.metrics.phone_codes import PhoneCodes, phones_of_frames
 
 CHUNK_SECONDS = 100.0
@@ -30,6 +30,7 @@ class Coder:
 
     Attributes:
         encoder: gives the local features that are quantized; its blocks are left out.
+        source: makes of them what the quantizer reads.
         groups: G.
         entries: V.
 
@@ -47,7 +48,7 @@ class Coder:
                 "checkpoint of pre-training with codewords (wav2vec2 with targets=gumbel, or unispeech)"
             )
         self.encoder.encoder.keep_local = True
-        self.by_utterance = getattr(model, "target_norm", "encoder") == "utterance"
+        self.source = model.source
         self.groups, self.entries = self.quantizer.groups, self.quantizer.entries
 
     @torch.inference_mode()
@@ -58,10 +59,11 @@ class Coder:
         if not pieces:
             return np.zeros((0, self.groups), np.int64)
         local = torch.cat([encoder([piece]).local for piece in pieces], dim=1)
-        if self.by_utterance:
-            local = utterance_norm(local, torch.tensor([local.size(1)], device=local.device))
+        lengths = torch.tensor([local.size(1)], device=local.device)
+        every = torch.ones(1, local.size(1), dtype=torch.bool)
+        frames = self.source(EncoderOutput(local, lengths, local=local), every, training=False)
         # the temperature belongs to the gradient alone
-        return self.quantizer(local[0], 1.0).codes.cpu().numpy()
+        return self.quantizer(frames, 1.0).codes.cpu().numpy()
 
     def words(self, codes: np.ndarray) -> np.ndarray:
         """One number for each codeword: `(T, G)` int64 to `(T,)`."""

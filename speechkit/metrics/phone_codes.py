@@ -84,6 +84,8 @@ class PhoneCodes:
         pairs = np.stack([codes[heard], phones[heard]], axis=1).astype(np.int64)
         self.frames += len(pairs)
         self.without += len(heard) - len(pairs)
+        if not len(pairs):
+            return
         kinds, counts = np.unique(pairs, axis=0, return_counts=True)
         for (code, phone), count in zip(kinds.tolist(), counts.tolist()):
             self._counts[code, phone] = self._counts.get((code, phone), 0) + count
@@ -133,7 +135,8 @@ class Table:
     def entropies(self) -> np.ndarray:
         """`(Q,)` entropy of p(phone | codeword) in nats."""
         shares = self.counts / self.totals
-        return -(shares * np.log(shares, out=np.zeros_like(shares), where=shares > 0)).sum(axis=0)
+        logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+        return 0.0 - (shares * logs).sum(axis=0)  # 0, not -0, for a codeword of one phone
 
     def picture(self, least: int = DRAWN) -> tuple[np.ndarray, np.ndarray]:
         """The matrix to draw.

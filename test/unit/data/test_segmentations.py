@@ -93,7 +93,7 @@ def test_intervals_without_a_label_are_no_phones(tmp_path):
 def test_tiers_are_chosen_by_name(tmp_path):
     path = tmp_path / "u1.TextGrid"
     path.write_text(long_grid([(0, 1, "a")], tier="MAU"))
-    assert read_textgrid(path) == read_textgrid(path, "MAU") == [(24, 0.0, 1.0, "a")]
+    assert read_textgrid(path) == read_textgrid(path, "MAU") == [(25, 0.0, 1.0, "a")]
     with pytest.raises(InputError, match="no tier of intervals called 'phones'; there are: 'MAU'"):
         read_textgrid(path, "phones")
     two = short_grid([(0, 1, "hi")], tier="words").replace("<exists>\n1\n", "<exists>\n2\n")

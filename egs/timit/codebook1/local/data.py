@@ -17,11 +17,10 @@ def find_parts(corpus: Path) -> dict[str, Path]:
     """The folders train and test, in the corpus or one or two folders below."""
     if not corpus.is_dir():
         raise InputError(f"{corpus}: no such folder")
-    for pattern in (".", "*", "*/*"):
-        for folder in sorted(path for path in corpus.glob(pattern) if path.is_dir()):
-            parts = {path.name.lower(): path for path in folder.iterdir() if path.is_dir()}
-            if {"train", "test"} <= parts.keys():
-                return {name: parts[name] for name in ("train", "test")}
+    for folder in (corpus, *sorted(corpus.glob("*/")), *sorted(corpus.glob("*/*/"))):
+        parts = {path.name.lower(): path for path in folder.glob("*/") if path.is_dir()}
+        if {"train", "test"} <= parts.keys():
+            return {name: parts[name] for name in ("train", "test")}
     raise InputError(f"{corpus}: no folders TRAIN and TEST in it; --corpus-dir names TIMIT")
 
 
