@@ -6,48 +6,23 @@ Conformer of Zhang et al., 2020). With several languages in the training data th
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from speechkit.data.batch import Batch
 from speechkit.encoders import EncoderOutput
-from speechkit.layers import span_mask
-from speechkit.layers.dropout import dropout
 from speechkit.layers.gumbel_quantizer import GumbelQuantizer, Quantized
-from speechkit.layers.norms import utterance_norm
 from speechkit.losses import contrastive
 from speechkit.losses.contrastive import Draw
-from speechkit.losses.diversity import diversity_loss, perplexity
-from speechkit.metrics.codebook import contrastive_advice, usage
+from speechkit.metrics.codebook import contrastive_advice
+from speechkit.models import contrastive_parts as parts
 from speechkit.models.assets import Assets
-from speechkit.models.feature_penalty import check_penalty, feature_penalty, penalised_frames
+from speechkit.models.contrastive_parts import Masked
+from speechkit.models.feature_penalty import check_penalty, feature_penalty
 from speechkit.models.inputs import build_masked_encoder
 from speechkit.models.wav2vec2_pretraining_config import Config
 
 __all__ = ["Config", "Masked", "Wav2Vec2Model", "build"]
-
-SALT = 0x3A5C
-"""Keeps the draws of masks apart from others of the same key."""
-
-
-@dataclass(frozen=True)
-class Masked:
-    """What is hidden in a batch; decided by its keys and lengths alone.
-
-    Attributes:
-        mask: `(B, T)` bool on the CPU; none or at least 2 frames of an utterance.
-        lengths: `(B,)` frames on the CPU.
-        count: number of masked frames.
-        penalised: number of frames that the penalty is over.
-    """
-
-    mask: Tensor
-    lengths: Tensor
-    count: int
-    penalised: int
 
 
 class Wav2Vec2Model(nn.Module):
@@ -80,10 +55,7 @@ class Wav2Vec2Model(nn.Module):
             self.quantizer = GumbelQuantizer(config.quantizer, local_dim, config.quantizer.dim or dim)
             local_dim = config.quantizer.dim or dim
         self.penalised = encoder.takes == "speech"
-        self.target_norm = config.target_norm or ("encoder" if self.penalised else "utterance")
-        self.target_gradient = config.target_gradient
-        if self.target_gradient is None:
-            self.target_gradient = 1.0 if self.penalised else 0.0
+        self.source = parts.TargetSource.of(config, encoder)
         if self.penalised and config.penalty_weight != 0:
             self.weights["penalty"] = config.penalty_weight or 10.0
         self.project_q = nn.Linear(local_dim, dim)
@@ -91,12 +63,7 @@ class Wav2Vec2Model(nn.Module):
 
     def masked(self, batch: Batch) -> Masked:
         """Draws the mask; an utterance with a single masked frame has no distractor and is left unmasked."""
-        inputs = batch[self.inputs[0]]
-        lengths = self.encoder.output_lengths(inputs.lengths.cpu())
-        mask = span_mask.span_mask(lengths, self.config.mask, batch.keys, SALT)
-        mask &= mask.sum(1, keepdim=True) > 1
-        penalised = penalised_frames(self.encoder, inputs, self.config.penalty_padding)
-        return Masked(mask, lengths, int(mask.sum()), penalised)
+        return parts.draw_mask(self.encoder, self.inputs[0], batch, self.config)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Masked frames; for the penalty all frames; 1 for perplexities and the temperature."""
@@ -123,81 +90,45 @@ class Wav2Vec2Model(nn.Module):
         inputs = batch[self.inputs[0]]
         device = inputs.values.device
         output = self.encoder(self.cmvn(inputs.values), inputs.lengths, mask=masked.mask.to(device))
-        hidden = _frames(output.frames, masked.mask)
+        hidden = self.project_hid(parts.frames_at(output.frames, masked.mask))
         draw = contrastive.draw_distractors(
             masked.mask, masked.lengths, batch.keys, self.config.contrastive
         ).to(device)
         targets, words, quantized = self._targets(output, masked, temperature)
-        logits = self._logits(self.project_hid(hidden), targets, words, draw)
-        losses = contrastive.contrastive_loss(logits)
-        values = {
-            "contrastive": losses.sum(),
-            "bits": losses.detach().sum() / math.log(2),
-            "accuracy": contrastive.correct(logits.detach()).sum(),
-        }
+        values = parts.contrastive_values(self._logits(hidden, targets, words, draw))
         if self.penalised:
             penalty = feature_penalty(self.encoder, output, inputs, self.config.penalty_padding)
             values["penalty"] = penalty if "penalty" in self.weights else penalty.detach()
         if quantized is not None:
-            values |= self._usage(quantized, masked, temperature, targets)
+            values |= self._usage(quantized, masked, targets)
+            values["temperature"] = torch.tensor(temperature if masked.count else 0.0, device=device)
         return values
 
     def _targets(
         self, output: EncoderOutput, masked: Masked, temperature: float
     ) -> tuple[Tensor, Tensor, Quantized | None]:
         """Targets `(P, F)` of all candidates, a number for each that equal ones share, and the codes."""
-        local = output.local
-        if self.target_norm == "utterance":
-            local = utterance_norm(local, output.lengths)
-        x = _frames(local, self._candidates(masked))
-        if self.target_gradient != 1:
-            x = _scale_gradient(x, self.target_gradient)
-        if self.training and self.config.dropout_features:
-            x = dropout(x, self.config.dropout_features)
+        x = self.source(output, masked.candidates(self.config.contrastive), self.training)
         if self.quantizer is None:
             targets = self.project_q(x)
             return targets, torch.unique(targets.detach(), dim=0, return_inverse=True)[1], None
         quantized = self.quantizer(x, temperature)
         return self.project_q(quantized.vectors), self.quantizer.words(quantized.codes), quantized
 
-    def _candidates(self, masked: Masked) -> Tensor:
-        """`(B, T)` bool: the frames that distractors come from."""
-        if not self.config.contrastive.negatives_from_everywhere:
-            return masked.mask
-        return torch.arange(masked.mask.size(1)) < masked.lengths[:, None]
-
     def _logits(self, predictions: Tensor, targets: Tensor, words: Tensor, draw: Draw) -> Tensor:
         """`(N, 1 + K)`, the true target first."""
-        config = self.config.contrastive
-        logits = contrastive.contrastive_logits(predictions, targets, draw, words, config.temperature)
-        if not config.codebook_negatives:
-            return logits
-        quantizer = self.quantizer
-        codes = contrastive.draw_codes(draw, config.codebook_negatives, quantizer.groups, quantizer.entries)
-        equal = quantizer.words(codes) == contrastive.own_words(draw, words)[:, None]
-        vectors = self.project_q(quantizer.lookup(codes))
-        more = contrastive.codebook_logits(predictions, vectors, equal, config.temperature)
-        return torch.cat([logits, more], dim=1)
+        config, quantizer = self.config.contrastive, self.quantizer
+        return parts.comparison_logits(predictions, targets, words, draw, config, quantizer, self.project_q)
 
-    def _usage(self, quantized: Quantized, masked: Masked, temperature: float, targets: Tensor) -> dict:
+    def _usage(self, quantized: Quantized, masked: Masked, targets: Tensor) -> dict[str, Tensor]:
         """Diversity and perplexities over the masked frames."""
-        if not masked.count:
-            nothing = 0 * targets.sum()
-            watched = dict.fromkeys(
-                ("code_perplexity", "probability_perplexity", "temperature"), nothing.detach()
-            )
-            return {"diversity": nothing, **watched}
         codes, probabilities = quantized.codes, quantized.probabilities
         if self.config.contrastive.negatives_from_everywhere:
-            inside = masked.mask[self._candidates(masked)].nonzero().squeeze(1).to(codes.device)
+            inside = parts.places(masked.mask, masked.valid).to(codes.device)
             codes, probabilities = codes.index_select(0, inside), probabilities.index_select(0, inside)
-        diversity = diversity_loss(probabilities, self.config.diversity)
-        return {
-            "diversity": masked.count * diversity,
-            "code_perplexity": perplexity(usage(codes, self.quantizer.entries)),
-            "probability_perplexity": perplexity(probabilities.detach().mean(0)),
-            "temperature": torch.tensor(temperature, device=codes.device),
-        }
+        return parts.usage_values(
+            codes, probabilities, self.quantizer.entries, self.config.diversity, targets
+        )
 
     def encode(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         """Nothing: this system has no output to decode."""
@@ -217,18 +148,6 @@ class Wav2Vec2Model(nn.Module):
         quantizer = self.quantizer
         entries = quantizer.groups * quantizer.entries if quantizer is not None else None
         return contrastive_advice(row, self.config.contrastive.total, entries)
-
-
-def _frames(x: Tensor, chosen: Tensor) -> Tensor:
-    """The chosen frames `(N, D)` of `(B, T, D)`, in order; `chosen` is `(B, T)` bool on the CPU."""
-    index = chosen.flatten().nonzero().squeeze(1).to(x.device)
-    return x.flatten(0, 1).index_select(0, index)
-
-
-def _scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """The same values, whose gradient is multiplied by a number."""
-    still = x.detach()
-    return still + factor * (x - still) if factor else still
 
 
 def build(config: Config, assets: Assets) -> Wav2Vec2Model:
