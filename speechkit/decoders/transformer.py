@@ -1,7 +1,7 @@
 """The Transformer decoder (Vaswani et al., 2017), with the norm before each part.
 
-Token by token every block keeps the keys and values of the tokens so far; those of the frames are made once for
-all hypotheses of an utterance.
+Token by token every block keeps the keys and values of the tokens so far; those of the frames are made once,
+for all hypotheses of an utterance.
 """
 
 from __future__ import annotations
