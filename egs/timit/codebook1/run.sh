@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the codewords of pre-trained models know of TIMIT's phones.
-#   ./run.sh --corpus-dir /path/to/TIMIT --checkpoints unispeech=/path/to/unispeech,xlsr=/path/to/xlsr
+#   ./run.sh --corpus-dir /path/to/TIMIT --checkpoints 'unispeech=/path/to/unispeech,xlsr=/path/to/xlsr'
 #   ./run.sh --corpus-dir /path/to/TIMIT               a small wav2vec 2.0, pre-trained on TIMIT itself
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
