@@ -19,7 +19,7 @@ from pathlib import Path
 
 import soxr
 
-from speechkit.data.synthesis import Speech, Synthesizer, Voice, in_fresh_processes
+from speechkit.data.synthesis import Mark, Speech, Synthesizer, Voice, in_fresh_processes
 from speechkit.data.tables import render_table
 from speechkit.errors import InputError
 from speechkit.files import write_text
@@ -39,17 +39,28 @@ def frame_phones(speech: Speech, samples: int, language: str = "en-us") -> list[
         samples: length of the recording at 16 kHz.
         language: espeak-ng's name of the voice.
     """
-    phones, phone = [SILENCE] * (samples // FRAME), SILENCE
-    marks = [mark for mark in speech.phones if mark.label.strip("_: ")]
+    phones = [SILENCE] * (samples // FRAME)
+    marks = _whole([mark for mark in speech.phones if mark.label.strip("_: ")], language)
     following = [mark.start for mark in marks[1:]] + [samples / RATE]
     for mark, after in zip(marks, following):
         # A final l before a vowel comes as an event of no length, with its sound as a nameless one behind it.
         end = mark.end if mark.end > mark.start else after
-        phone = next(iter(ipa_phones(mark.label, language)), phone)  # palatalisation alone: the same phone
+        (phone,) = ipa_phones(mark.label, language)
         first, last = (math.ceil(seconds * RATE / FRAME - 0.5) for seconds in (mark.start, end))
         for frame in range(max(0, first), min(last, len(phones))):
             phones[frame] = phone
     return phones
+
+
+def _whole(marks: list[Mark], language: str) -> list[Mark]:
+    """The same phones, each one mark: palatalisation comes as an event of its own behind its phone."""
+    whole: list[Mark] = []
+    for mark in marks:
+        if ipa_phones(mark.label, language):
+            whole.append(mark)
+        elif whole:
+            whole[-1] = Mark(whole[-1].label + mark.label, whole[-1].start, mark.end)
+    return whole
 
 
 def speak_again(rows: list[dict]) -> list[list[str]]:
