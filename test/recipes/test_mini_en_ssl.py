@@ -38,6 +38,12 @@ def test_a_frame_holds_the_phone_in_its_middle(local):
     assert found == ["sil", "a", "a", "l", "l", "l", "tʃ", "sil", "sil"]
 
 
+def test_palatalisation_belongs_to_its_phone(local):
+    marks = [Mark("t[", 0.0, 0.02), Mark("ʲ", 0.02, 0.04), Mark("oe:", 0.04, 0.06)]
+    found = local["phones"].frame_phones(Speech(np.zeros(1), 22050, [], marks), 960, "ky")
+    assert found == ["t\u032aʲ"] * 4 + ["œː"] * 2
+
+
 def test_phones_follow_the_sound(local):
     """Vowels are louder than pauses, and a text's frames name the phones that the library names."""
     synthesizer = Synthesizer()
