@@ -16,7 +16,7 @@ from torch import Tensor
 from speechkit.errors import InputError
 from speechkit.integrations import vocabulary
 from speechkit.integrations.fairseq_config import encoder_values, label_rate, pretraining_values
-from speechkit.integrations.foreign import Foreign, take_vocabulary
+from speechkit.integrations.foreign import Foreign, take_phones, take_vocabulary
 from speechkit.integrations.names import FAIRSEQ_TUNED, fairseq_rules, rename, rename_all
 from speechkit.integrations.restricted_pickle import Stub, plain
 from speechkit.integrations.shapes import label_values
@@ -71,13 +71,22 @@ def read(file: TorchFile, dictionary: Path | None = None, stated: Mapping[str, A
         foreign.model = pretraining_values(whole, foreign.kind)
     if foreign.kind == "hubert":
         _cut_labels(foreign, file, label_rate(whole))
+    if foreign.kind == "unispeech":
+        take_phones(foreign, None)
     if foreign.kind == "ctc":
         _convert_head(foreign, file, dictionary)
     return foreign
 
 
 def _kind(weights: Mapping[str, Tensor]) -> str:
-    """Pre-training heads win: UniSpeech's pre-trained models have both, and no names of phones."""
+    """Pre-training heads win: UniSpeech's pre-trained models have both, and no names of phones.
+
+    UniSpeech projects targets up to D where wav2vec 2.0 projects outputs down.
+    """
+    hidden = weights.get("project_hid.weight")
+    dim = weights.get("encoder.feature_projection.projection.bias")
+    if hidden is not None and dim is not None and hidden.shape[0] == len(dim) != hidden.shape[1]:
+        return "unispeech"
     if "quantizer.codevectors" in weights:
         return "wav2vec2"
     if "label_embs" in weights and "head.weight" not in weights:
@@ -108,13 +117,6 @@ def _weights(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     heads = {name: unwrapped.pop(name) for name in list(unwrapped) if name.startswith("head.")}
     weights, unknown = rename_all(unwrapped, fairseq_rules(unwrapped))
     weights = {name: _single(tensor) for name, tensor in {**weights, **heads}.items()}
-    # UniSpeech projects targets up to D where wav2vec 2.0 projects outputs down: another head.
-    hidden = weights.get("project_hid.weight")
-    dim = weights.get("encoder.feature_projection.projection.bias")
-    if hidden is not None and dim is not None and hidden.shape[0] == len(dim) != hidden.shape[1]:
-        for name in [n for n in weights if n.startswith(("project_hid.", "head."))]:
-            unknown.append(name.replace("head.", "ctc_proj.").replace("project_hid.", "final_proj."))
-            del weights[name]
     return weights, unknown
 
 

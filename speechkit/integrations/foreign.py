@@ -14,7 +14,7 @@ from speechkit.encoders.wav2vec2_presets import PRESETS, preset_values
 from speechkit.errors import InputError
 from speechkit.integrations.names import POSITIONS, WEIGHT_G, WEIGHT_V
 from speechkit.integrations.shapes import label_values, quantizer_sizes
-from speechkit.integrations.vocabulary import Vocabulary, convert_head
+from speechkit.integrations.vocabulary import Vocabulary, convert_head, numbered_phones
 from speechkit.text.tokenizer import Tokenizer
 
 HEADS = ("quantizer", "project_q", "project_hid", "final_proj", "label_embs")
@@ -42,7 +42,7 @@ class Foreign:
 
     Attributes:
         source: what the checkpoint is, in a few words.
-        kind: SpeechKit's model: "ctc", "wav2vec2" or "hubert".
+        kind: SpeechKit's model: "ctc", "wav2vec2", "hubert" or "unispeech".
         encoder: values of the encoder's configuration.
         weights: under SpeechKit's names.
         model: further values of the model's configuration.
@@ -215,7 +215,7 @@ def model_values(foreign: Foreign) -> dict[str, Any]:
         encoder["feature_grad_mult"] = 0.0  # fine-tuning leaves the convolutions as they are
     values = {"name": foreign.kind, "encoder": encoder, **foreign.model}
     sizes = quantizer_sizes(foreign.weights)
-    if foreign.kind == "wav2vec2" and sizes:
+    if foreign.kind in ("wav2vec2", "unispeech") and sizes:
         values["projection_dim"] = sizes.pop("projection")
         values["quantizer"] = {**values.get("quantizer", {}), **sizes}
     if foreign.kind == "hubert" and "labels" not in values:
@@ -237,6 +237,29 @@ def take_vocabulary(foreign: Foreign, words: Vocabulary) -> None:
     head = convert_head(weights["head.weight"], weights["head.bias"], words)
     weights["head.weight"], weights["head.bias"], foreign.tokenizer, lines = head
     foreign.reshaped += lines
+
+
+def take_phones(foreign: Foreign, words: Vocabulary | None) -> None:
+    """Makes UniSpeech's phone head, `ctc_proj`, the output layer; without one the model has none (alpha 0).
+
+    Args:
+        foreign: of kind "unispeech".
+        words: of the head's rows; None where the file does not name its phones, which are numbered then.
+
+    Raises:
+        InputError: the vocabulary is not the head's.
+    """
+    weights = foreign.weights
+    for name in ("weight", "bias"):
+        if f"ctc_proj.{name}" in weights:
+            weights[f"head.{name}"] = weights.pop(f"ctc_proj.{name}")
+    if "head.weight" not in weights:
+        foreign.model["alpha"] = 0.0
+        return
+    if words is None:
+        words = numbered_phones(foreign.source, len(weights["head.weight"]))
+        foreign.notes.append("the phones of ctc_proj, which the file does not name, are called p0, p1 ...")
+    take_vocabulary(foreign, words)
 
 
 def nearest_preset(encoder: dict[str, Any]) -> str:

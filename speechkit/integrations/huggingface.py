@@ -13,7 +13,7 @@ from torch import Tensor
 from speechkit.errors import InputError
 from speechkit.files import read_json
 from speechkit.integrations import shapes, vocabulary
-from speechkit.integrations.foreign import Foreign, take_vocabulary
+from speechkit.integrations.foreign import Foreign, take_phones, take_vocabulary
 from speechkit.integrations.names import HUGGINGFACE, rename_all
 
 FAMILIES = {"wav2vec2": "wav2vec 2.0", "hubert": "HuBERT", "unispeech": "UniSpeech"}
@@ -129,17 +129,27 @@ def read(folder: Path, stated: Mapping[str, Any] | None = None) -> Foreign:
         take_vocabulary(foreign, vocabulary.read_huggingface(folder, config.get("pad_token_id", 0), rows))
     if foreign.kind == "wav2vec2" and "quantizer.codevectors" in weights:
         foreign.model.update(_pretraining(config))
-    if config["model_type"] == "unispeech" and "project_hid.weight" in weights:
-        # UniSpeech's projects targets up to D; wav2vec 2.0's projects outputs down.
-        for name in ("project_hid.weight", "project_hid.bias"):
-            foreign.unknown.append(name.replace("project_hid", "final_proj"))
-            weights.pop(name, None)
+    if foreign.kind == "unispeech":
+        foreign.model.update(_pretraining(config), replace=config.get("replace_prob", 0.5))
+        foreign.model["dropout"] = config.get("final_dropout", 0.1)
+        take_phones(foreign, _phones(folder, config, weights))
     return foreign
+
+
+def _phones(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Any:
+    """The vocabulary of UniSpeech's phone head, where the folder has one of so many rows."""
+    rows = len(weights.get("ctc_proj.weight", ()))
+    path = folder / "vocab.json"
+    if not path.exists() or len(read_json(path)) != rows:
+        return None
+    return vocabulary.read_huggingface(folder, config.get("pad_token_id", 0), rows)
 
 
 def _kind(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
     if "head.weight" in weights:
         return "ctc"
+    if config["model_type"] == "unispeech" and {"quantizer.codevectors", "project_hid.weight"} <= {*weights}:
+        return "unispeech"
     return "hubert" if config["model_type"] == "hubert" else "wav2vec2"
 
 

@@ -24,6 +24,7 @@ CLASSES = {
     ("hubert", "ctc"): "HubertForCTC",
     ("hubert", "wav2vec2"): "HubertModel",
     ("hubert", "hubert"): "HubertModel",
+    ("unispeech", "unispeech"): "UniSpeechForPreTraining",
 }
 """transformers' model type and SpeechKit's kind of model -> class."""
 
@@ -54,16 +55,18 @@ def write(
 
     encoder = model.encoder
     config = _encoder_values(encoder)
-    kind = "hubert" if _is_hubert(model) else "wav2vec2"
+    kind = _kind(model)
     class_ = CLASSES.get((kind, model.name))
     if class_ is None:
-        raise InputError(f"model {model.name}: transformers has no such model, only ctc, wav2vec2 and hubert")
+        known = "ctc, wav2vec2, hubert and unispeech"
+        raise InputError(f"model {model.name}: transformers has no such model, only {known}")
     config.update(model_type=kind, architectures=[class_])
     lines = []
     prefix = "" if class_.endswith("Model") else f"{kind}."
     aside = {name: value for name, value in state.items() if not prefix and not name.startswith("encoder.")}
+    head = "ctc_proj" if kind == "unispeech" else "lm_head"
     weights = {
-        to_huggingface(name, prefix, legacy_weight_norm): value.detach().cpu().contiguous().clone()
+        to_huggingface(name, prefix, legacy_weight_norm, head): value.detach().cpu().contiguous().clone()
         for name, value in state.items()
         if name not in aside
     }
@@ -71,6 +74,8 @@ def write(
         config.update(final_dropout=model.dropout, **_write_tokenizer(folder, tokenizer, lines))
     elif prefix:
         config.update(_quantizer_values(weights))
+    if kind == "unispeech":
+        config.update(_unispeech_values(folder, model, tokenizer, lines))
     if aside:
         save_file(
             {name: value.detach().cpu().contiguous() for name, value in aside.items()}, folder / SIDE_FILE
@@ -82,6 +87,34 @@ def write(
     write_text(folder / "config.json", _json(config))
     write_text(folder / "preprocessor_config.json", _json(_preprocessor_values(encoder)))
     return lines
+
+
+def _kind(model: Any) -> str:
+    """transformers' model type."""
+    if model.name != "unispeech":
+        return "hubert" if _is_hubert(model) else "wav2vec2"
+    encoder = model.encoder
+    parts = {
+        "encoder.pos_conv_norm=batch": encoder.pos_conv_norm == "batch",
+        "encoder.feature_norm=false": not encoder.feature_norm,
+        "q_layernorm": model.q_layernorm,
+    }
+    for name, used in parts.items():
+        if used:
+            raise InputError(f"model.{name}: transformers' UniSpeech has no such part")
+    return "unispeech"
+
+
+def _unispeech_values(
+    folder: Path, model: Any, tokenizer: Tokenizer | None, lines: list[str]
+) -> dict[str, Any]:
+    """The fields of config.json about replacement and the phone head, whose tokenizer is written."""
+    values = {"replace_prob": model.replace, "final_dropout": model.dropout}
+    if not model.alpha:
+        lines.append("no phone head (model.alpha=0): transformers draws ctc_proj at random")
+        return values
+    values |= _write_tokenizer(folder, tokenizer, lines)
+    return {**values, "num_ctc_classes": values["vocab_size"]}
 
 
 def _is_hubert(model: Any) -> bool:
@@ -138,7 +171,7 @@ def _quantizer_values(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 def _write_tokenizer(folder: Path, tokenizer: Tokenizer | None, lines: list[str]) -> dict[str, Any]:
     """vocab.json and tokenizer_config.json; returns the fields of config.json about the vocabulary."""
     if tokenizer is None:
-        raise InputError("model ctc: its tokenizer is missing")
+        raise InputError("the tokenizer of the output layer is missing")
     delimiter = "|" if "|" not in tokenizer else SPACE
     names = {tokenizer.blank: "<pad>", tokenizer.unk: "<unk>", tokenizer.eos: "</s>"}
     clash = [name for name in names.values() if name in tokenizer]

@@ -127,10 +127,17 @@ def fairseq_rules(names: Iterable[str]) -> Rules:
     return (*FAIRSEQ, *FAIRSEQ_POSITIONS[positions], *FAIRSEQ_PROJECTION[family])
 
 
-def to_huggingface(name: str, prefix: str, legacy_weight_norm: bool = False) -> str:
-    """transformers' name of one of ours; `prefix` is "wav2vec2.", "hubert." or "" for a bare encoder."""
+def to_huggingface(name: str, prefix: str, legacy_weight_norm: bool = False, head: str = "lm_head") -> str:
+    """transformers' name of one of ours.
+
+    Args:
+        name: in SpeechKit.
+        prefix: of the encoder: "wav2vec2.", "hubert." or "unispeech.", "" for a bare one.
+        legacy_weight_norm: name the positional convolution `weight_g` and `weight_v`.
+        head: what the output layer is called there.
+    """
     if name.startswith("head."):
-        return "lm_head." + name.removeprefix("head.")
+        return f"{head}.{name.removeprefix('head.')}"
     if not name.startswith("encoder."):
         return name
     if legacy_weight_norm:

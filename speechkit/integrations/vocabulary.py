@@ -154,6 +154,12 @@ def fairseq_vocabulary(source: str, tokens: list[str]) -> Vocabulary:
     return Vocabulary(source, tokens, "<s>", "<unk>", "</s>", "|", unused)
 
 
+def numbered_phones(source: str, rows: int) -> Vocabulary:
+    """A vocabulary for UniSpeech's phone head: so many rows, the special ones last, the blank `<s>`."""
+    tokens = [*(f"p{i}" for i in range(rows - len(FAIRSEQ_SPECIAL))), *FAIRSEQ_SPECIAL]
+    return Vocabulary(source, tokens, "<s>", "<unk>", "</s>", unused={"<pad>"})
+
+
 def read_labels(path: str | Path) -> Vocabulary:
     """Reads `labels.txt`: a token a line in the order of the rows, the blank first, `|` between words."""
     tokens = read_utf8(path).removesuffix("\n").split("\n")

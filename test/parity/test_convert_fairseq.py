@@ -281,9 +281,24 @@ def test_unispeech_pretraining(tmp_path, capsys):
     state["model"] |= {f"w2v_encoder.w2v_model.{name}": value for name, value in heads.items()}
     model, run, _ = load_model(convert(save(state, tmp_path / "model.pt"), tmp_path / "ours"))
     printed = capsys.readouterr().out
-    assert run.model.name == "wav2vec2" and "unexpected, left out: ctc_proj.weight" in printed
-    assert "missing, drawn at random: project_hid.weight" in printed
+    assert run.model.name == "unispeech" and "0 missing, 0 unexpected" in printed
+    assert "are called p0, p1" in printed
     assert torch.equal(model.quantizer.codevectors, heads["quantizer.vars"])
+    assert torch.equal(model.project_hid.weight, heads["final_proj.weight"])
+    phones = len(head[0]) - 4
+    order = [phones, phones + 3, *range(phones), phones + 2]
+    assert torch.equal(model.head.weight, head[0][order])
+
+
+def test_unispeech_that_went_on_without_labels(tmp_path, capsys):
+    _, config, _, model = pretrained("args")
+    up = torch.randn(24, 20)
+    model |= {"final_proj.weight": up, "final_proj.bias": torch.randn(24)}
+    saved = save(fairseq_state(model, "args", config), tmp_path / "m.pt")
+    model, run, _ = load_model(convert(saved, tmp_path / "o"))
+    assert "0 missing, 0 unexpected" in capsys.readouterr().out
+    assert run.model.name == "unispeech" and run.model.alpha == 0 and model.head is None
+    assert torch.equal(model.project_hid.weight, up)
 
 
 def test_half_precision_becomes_fp32(tmp_path):

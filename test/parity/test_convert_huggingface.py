@@ -218,14 +218,35 @@ def test_hubert_keeps_its_heads_in_a_side_file(tmp_path, capsys):
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_unispeech_pretraining_leaves_its_other_heads(tmp_path, capsys):
-    theirs = randomise(UniSpeechForPreTraining(UniSpeechConfig(**sizes(True, num_ctc_classes=9))))
-    model, config, _ = load_model(convert(save(theirs, tmp_path / "hf"), tmp_path / "ours"))
+@pytest.mark.parametrize("named", [True, False])
+def test_unispeech_pretraining_heads_both_ways(tmp_path, capsys, named):
+    """Phones are named by a vocabulary with as many of them as the head has rows, else numbered."""
+    theirs = randomise(
+        UniSpeechForPreTraining(UniSpeechConfig(**sizes(True, num_ctc_classes=8 if named else 9)))
+    )
+    converted = convert(save(theirs, tmp_path / "hf"), tmp_path / "ours")
     printed = capsys.readouterr().out
-    assert config.model.name == "wav2vec2"
-    assert "unexpected, left out: ctc_proj.weight: UniSpeech's phone head" in printed
-    assert "missing, drawn at random: project_hid.weight" in printed
-    assert torch.equal(model.quantizer.codevectors, theirs.state_dict()["quantizer.codevectors"])
+    assert "0 missing, 0 unexpected" in printed and ("are called p0, p1" in printed) != named
+    model, config, assets = load_model(converted)
+    assert config.model.name == "unispeech" and config.model.replace == 0.5
+    assert config.model.contrastive.negatives_from_everywhere and config.model.projection_dim == 20
+    own, mine = theirs.state_dict(), model.state_dict()
+    for name in ("quantizer.codevectors", "project_q.weight", "project_hid.weight", "project_hid.bias"):
+        assert torch.equal(mine[name], own[name])
+    rows = [VOCABULARY[token] for token in THEIRS] if named else [5, 8, 0, 1, 2, 3, 4, 7]
+    numbered = ["<blank>", "<unk>", "p0", "p1", "p2", "p3", "p4", "<sos/eos>"]
+    assert assets.tokenizer.vocab == (OURS if named else numbered)
+    assert torch.equal(mine["head.weight"], own["ctc_proj.weight"][rows])
+    assert torch.equal(mine["head.bias"], own["ctc_proj.bias"][rows])
+
+    exported = convert(converted, tmp_path / "back", "--to", "huggingface")
+    again, info = UniSpeechForPreTraining.from_pretrained(exported, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    assert again.config.replace_prob == 0.5 and again.config.num_ctc_classes == len(rows)
+    for name, value in again.state_dict().items():
+        assert torch.equal(value, own[name][rows] if name.startswith("ctc_proj") else own[name])
+    last = load_weights(convert(exported, tmp_path / "again") / "model.safetensors")
+    assert last.keys() == mine.keys() and all(torch.equal(last[name], mine[name]) for name in last)
 
 
 def test_shards_bin_and_old_names_hold_the_same(tmp_path):
