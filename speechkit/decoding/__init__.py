@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from speechkit.config import check_range, kind
 
 SEARCHES = {
+    "attention_beam": "speechkit.decoding.attention_beam",
     "ctc_greedy": "speechkit.decoding.ctc_greedy",
     "ctc_beam": "speechkit.decoding.ctc_beam",
     "fused": "speechkit.decoding.fused",

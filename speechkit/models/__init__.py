@@ -10,6 +10,7 @@ from speechkit.data.batch import Batch
 
 MODELS = {
     "adapter_bert": "speechkit.models.adapter_bert",
+    "attention": "speechkit.models.attention",
     "cif_bert": "speechkit.models.cif_bert",
     "ctc": "speechkit.models.ctc",
     "embedding_replacement": "speechkit.models.embedding_replacement",
