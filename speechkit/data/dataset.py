@@ -84,6 +84,11 @@ class Sample:
         self.context, self.index, self.speed, self.key, self.crop = context, utterance, speed, key, crop
         self.id = context.manifest.ids[utterance]
 
+    def has(self, reader: Reader) -> bool:
+        """Whether its data directory has what a reader needs."""
+        absent = self.context.manifest.absent
+        return not any(table in absent and absent[table][self.index] for table in reader.tables)
+
     @functools.cached_property
     def whole(self) -> np.ndarray:
         """`(S,)` float32 after augmentation, before cropping."""
@@ -241,6 +246,9 @@ class Loaded:
 class BatchReader:
     """Reads micro-batches; picklable, and the same for any caller in any process.
 
+    A batch has no field of a table that its data directories lack (`Manifest.absent`); for all utterances of
+    a micro-batch this must be the same.
+
     Args:
         context: what the readers are made from.
         fields: names of the fields to read.
@@ -259,7 +267,8 @@ class BatchReader:
         for index, speed, key, crop in zip(*(column.tolist() for column in columns), crops):
             sample = Sample(self.context, index, speed, key, crop)
             try:
-                row = {name: _tensor(reader(sample)) for name, reader in self.readers.items()}
+                made = {name: reader(sample) for name, reader in self.readers.items() if sample.has(reader)}
+                row = {name: _tensor(values) for name, values in made.items()}
             except BadSample as error:
                 bad.append((sample.id, error.reason, error.detail))
             else:

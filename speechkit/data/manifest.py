@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -92,6 +92,8 @@ class Manifest:
         sources: `(N,)` which data set each is from.
         tables: name -> value of each utterance; `wav.scp` is by utterance here.
         labels: name of a table of frame labels -> the labels of each utterance, none where it has no row.
+        absent: name of a table that some data sets do not have -> `(N,)` bool, True for their utterances, of
+            which the table holds "".
     """
 
     rate: int
@@ -103,6 +105,7 @@ class Manifest:
     sources: np.ndarray
     tables: dict[str, Strings]
     labels: dict[str, Ragged] = field(default_factory=dict)
+    absent: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -119,6 +122,7 @@ class Manifest:
         arrays += [self.tables[name].packed.flat for name in sorted(self.tables) if not name.endswith(".scp")]
         for name in sorted(self.labels):
             arrays += [self.labels[name].flat, self.labels[name].offsets]
+        arrays += [self.absent[name] for name in sorted(self.absent)]
         return hash_bytes(*(array.tobytes() for array in arrays))
 
     def select(self, index: np.ndarray) -> Manifest:
@@ -128,6 +132,7 @@ class Manifest:
             ids=self.ids.select(index),
             tables={name: table.select(index) for name, table in self.tables.items()},
             labels={name: labels.select(index) for name, labels in self.labels.items()},
+            absent={name: absent[index] for name, absent in self.absent.items()},
             **{
                 name: getattr(self, name)[index]
                 for name in ("hashes", "samples", "starts", "ends", "sources")
@@ -141,6 +146,7 @@ def read_manifest(
     optional: Iterable[str] = (),
     rate: int = 16000,
     features: Any = None,
+    partial: Iterable[str] = (),
 ) -> Manifest:
     """Reads data directories, one source each.
 
@@ -152,6 +158,7 @@ def read_manifest(
         rate: samples a second behind utt2num_samples.
         features: configuration of the frontend, which dumped features must have been made with; None
             when nobody reads them.
+        partial: required tables that a directory may lack, but not in part, as long as one has them.
 
     Raises:
         InputError: no directory, a table or a row missing, an id in two directories, features of
@@ -162,13 +169,16 @@ def read_manifest(
     if not sets:
         raise InputError("no data directory given")
     _check_disjoint(sets)
-    required = list(required)
+    required, partial = list(required), set(partial)
     names = [name for name in required if not is_label_table(name)]
     names += [name for name in optional if all(_rows(data, name) for data in sets)]
     if features is not None and any(fnmatchcase(name, "feats*.scp") for name in names):
         for data in sets:
             check_features(data.path, features)
     ids = [utterance for data in sets for utterance in data.utterances]
+    sources = np.repeat(np.arange(len(sets)), [len(data.utterances) for data in sets])
+    lacking = {name: np.array([not _rows(data, name) for data in sets]) for name in partial}
+    lacking = {name: without for name, without in lacking.items() if without.any() and not without.all()}
     pieces = [data.segments.get(utterance) for data in sets for utterance in data.utterances]
     return Manifest(
         rate,
@@ -177,9 +187,10 @@ def read_manifest(
         np.array([_samples(data, u, rate) for data in sets for u in data.utterances], np.int64),
         np.array([piece.start if piece else np.nan for piece in pieces]),
         np.array([piece.end if piece else np.nan for piece in pieces]),
-        np.repeat(np.arange(len(sets)), [len(data.utterances) for data in sets]),
-        _columns(sets, names),
+        sources,
+        _columns(sets, names, lacking),
         {name: _labels(sets, name) for name in required if is_label_table(name)},
+        {name: without[sources] for name, without in lacking.items()},
     )
 
 
@@ -214,11 +225,18 @@ def read_texts(folders: Sequence[str | Path], optional: Iterable[str] = ("utt2la
     )
 
 
-def _columns(sets: list[DataDir], names: list[str]) -> dict[str, Strings]:
-    return {
-        name: Strings.of(_value(data, name, utterance) for data in sets for utterance in data.utterances)
-        for name in names
-    }
+def _columns(
+    sets: list[DataDir], names: list[str], lacking: Mapping[str, np.ndarray] | None = None
+) -> dict[str, Strings]:
+    """Tables by name; `lacking` says of each set whether it has no such table, and then has ""."""
+
+    def column(name: str) -> Iterator[str]:
+        for i, data in enumerate(sets):
+            empty = name in (lacking or {}) and lacking[name][i]
+            for utterance in data.utterances:
+                yield "" if empty else _value(data, name, utterance)
+
+    return {name: Strings.of(column(name)) for name in names}
 
 
 def _check_disjoint(sets: list[DataDir]) -> None:

@@ -29,7 +29,15 @@ from speechkit.models.assets import Assets
 from speechkit.train.distributed import Ranks
 from speechkit.train.run import RunConfig
 from speechkit.train.text_sets import make_text_set, part_folders
-from speechkit.train.usable import choose, encode_fields, output_frames, settle, too_long, too_short
+from speechkit.train.usable import (
+    check_mixing,
+    choose,
+    encode_fields,
+    output_frames,
+    settle,
+    too_long,
+    too_short,
+)
 
 
 @dataclass
@@ -122,8 +130,9 @@ def _make_speech_set(
     speeds = config.augment.speeds if training else [1.0]
     dumped = map(features_table, speeds) if "features" in model.requires else ()
     check_records(folders, getattr(model, "label_sets", ()))
+    partial = tables_of(getattr(model, "optional", ())) if training else ()
     manifest = read_manifest(
-        folders, tables_of(model.requires), [*dumped, "utt2lang"], extractor.rate, config.features
+        folders, tables_of(model.requires), [*dumped, "utt2lang"], extractor.rate, config.features, partial
     )
 
     encoded, unknown = encode_fields(model.requires, manifest, assets)
@@ -146,6 +155,8 @@ def _make_speech_set(
     if training and hasattr(model, "hear_of"):
         model.hear_of(torch.from_numpy(np.unique(encoded["bert_tokens"].flat)).long())
 
+    if training and manifest.absent:
+        check_mixing(config.plan, manifest, _sources(config, manifest), folders)
     augment = Augment(config.augment) if training else None
     if training and config.plan.crops:
         _check_crops(config, model, extractor)

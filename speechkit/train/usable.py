@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +22,15 @@ def encode_texts(
     """Token ids of every utterance, encoded once; and those with no token in the vocabulary.
 
     Args:
-        manifest: the utterances, with `text`.
+        manifest: the utterances, with `text`; those of a directory without any have no token.
         encode: utterance id and text to ids; raises BadSample.
     """
     encoded, bad = [], {}
+    absent = manifest.absent.get("text", np.zeros(len(manifest), bool))
     for i in range(len(manifest)):
+        if absent[i]:
+            encoded.append([])
+            continue
         try:
             encoded.append(encode(manifest.ids[i], manifest.tables["text"][i]))
         except BadSample as error:
@@ -61,6 +65,37 @@ def encode_fields(
         encoded["bert_tokens"], unreadable = encode_texts(manifest, cut)
         bad |= unreadable
     return encoded, bad
+
+
+def check_mixing(
+    config: plan.Config, manifest: Manifest, sources: np.ndarray, folders: Sequence[str | Path]
+) -> None:
+    """Refuses a plan that would put speech with and without a table into one micro-batch.
+
+    Args:
+        config: of the plan.
+        manifest: the utterances; `absent` says which have no such table.
+        sources: `(N,)` numbers of what the plan mixes, or keeps apart.
+        folders: the data directories, for messages.
+
+    Raises:
+        InputError: names two of them, and the option to change.
+    """
+    for table, absent in manifest.absent.items():
+        if not absent.any() or absent.all():
+            continue
+        without, having = (folders[manifest.sources[int(i)]] for i in (absent.argmax(), absent.argmin()))
+        what = f"{without} has no `{table}` and {having} has one"
+        if config.source_batches != "single":
+            raise InputError(
+                f"plan.source_batches={config.source_batches}: utterances of both would be in one "
+                f"micro-batch, and {what}; set plan.source_batches=single"
+            )
+        if np.intersect1d(sources[absent], sources[~absent]).size:
+            raise InputError(
+                f"plan.sources={config.sources}: utterances of one language would be in one micro-batch, and "
+                f"{what}; set plan.sources=folders"
+            )
 
 
 def repeats(tokens: Ragged) -> np.ndarray:
@@ -178,6 +213,7 @@ def choose(
     doubled = repeats(tokens) if tokens is not None else None
     blocked = too_many_tokens(tokens, frames) if frames is not None else np.zeros(len(manifest), bool)
     most = limits.max_tokens if limits is not None and tokens is not None else None
+    languages = manifest.tables.get("utt2lang")
     for i, (length, no_path) in enumerate(zip(seconds.tolist(), blocked.tolist())):
         reason, detail = "", ""
         if unknown and i in unknown:
@@ -192,7 +228,7 @@ def choose(
         elif most is not None and len(tokens[i]) > most:
             reason, detail = "more tokens than plan.max_tokens", f"{len(tokens[i])} tokens"
         elif no_path:
-            reason = "more tokens than frames"
+            reason = "more tokens than frames" + (f" ({languages[i]})" if languages is not None else "")
             detail = f"{len(tokens[i])} tokens, {int(doubled[i])} repeats, {int(frames[i])} frames"
         if reason:
             ledger.drop(manifest.ids[i], length, reason, detail)
