@@ -27,7 +27,7 @@ order=4              # of the n-gram model
 . ./cmd.sh
 check_int stage stop_stage seed seeds lanes jobs order
 
-sets=(train dev test hard unlabelled)
+sets=(train dev test hard)  # ../ssl1 formats what is unlabelled
 work=.
 [[ $far_cues == text ]] || work=far_cues_$far_cues
 systems=conf/systems.yaml
@@ -53,7 +53,7 @@ fi
 
 if stage 2 "validate, format audio, features"; then
   for set in "${sets[@]}"; do
-    kind=evaluation; [[ $set == train || $set == unlabelled ]] && kind=train
+    kind=evaluation; [[ $set == train ]] && kind=train
     speechkit format --data "$work/data/$set" --out "$work/dump/$set" --kind "$kind" --jobs "$jobs" --force "$force"
   done
   speechkit features --data "$work/dump/train" --cmvn true --speeds 0.9 1.1 --jobs "$jobs" --force "$force"

@@ -44,9 +44,8 @@ if stage 1 "data preparation: the sets of mini_en/asr1, phones of every frame, t
 fi
 
 if stage 2 "validate, format audio, features; nested parts of the labelled speech"; then
-  speechkit format --data "$work/data/second_language" --out "$work/dump/second_language" --jobs "$jobs" \
-    --force "$force"
   for set in unlabelled second_language; do
+    speechkit format --data "$work/data/$set" --out "$work/dump/$set" --jobs "$jobs" --force "$force"
     speechkit features --data "$work/dump/$set" --cmvn true --jobs "$jobs" --force "$force"
   done
   for minutes in "${budgets[@]}"; do

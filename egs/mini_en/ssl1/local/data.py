@@ -3,7 +3,7 @@
 
     local/data.py ../asr1 downloads/second_language .
 
-Writes dump/{train,dev,test,unlabelled} whose tables name the audio and features below ../asr1, data/lm/words,
+Writes dump/{train,dev,test} and data/unlabelled, whose tables name what lies below ../asr1, data/lm/words,
 and data/second_language (without text: it is for pre-training only).
 """
 
@@ -22,7 +22,7 @@ from speechkit.errors import InputError
 from speechkit.files import write_text
 from speechkit.stamp import Stamp
 
-SETS = ("train", "dev", "test", "unlabelled")
+SETS = ("train", "dev", "test")
 
 
 def borrow(source: Path, out: Path) -> None:
@@ -76,6 +76,7 @@ def main() -> None:
     args = parser.parse_args()
     for name in SETS:
         borrow(args.sibling / "dump" / name, args.work / "dump" / name)
+    borrow(args.sibling / "data/unlabelled", args.work / "data/unlabelled")
     write_text(args.work / "data/lm/words", (args.sibling / "data/lm/words").read_text(encoding="utf-8"))
     write_data_dir(second_language(args.second), args.work / "data" / "second_language")
 
