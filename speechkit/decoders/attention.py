@@ -48,9 +48,9 @@ class AdditiveAttention(nn.Module):
         return frames, self.frames(frames), padding_mask(lengths.clamp(min=1), frames.size(1))
 
     @staticmethod
-    def everywhere(hidden: Tensor) -> Tensor:
+    def everywhere(memory: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """`(B, T)` equal weights of all frames: where an attention has looked that has not looked yet."""
-        weights = (~hidden).float()
+        weights = (~memory[2]).to(memory[0].dtype)
         return weights / weights.sum(1, keepdim=True)
 
     def forward(

@@ -138,9 +138,8 @@ class LasDecoder(nn.Module):
 
     def start(self, memory: Memory) -> State:
         """States of zeros, which looked at all frames alike."""
-        frames, _, hidden = memory
-        zeros = frames.new_zeros(len(frames), len(self.cells), self.cells[0].hidden_size)
-        return State(zeros, zeros, self.attention.everywhere(hidden).to(frames.dtype))
+        zeros = memory[0].new_zeros(len(memory[0]), len(self.cells), self.cells[0].hidden_size)
+        return State(zeros, zeros, self.attention.everywhere(memory))
 
     def step(self, tokens: Tensor, rows: Tensor, memory: Memory, state: State) -> tuple[Tensor, State]:
         """See `speechkit.decoders.Decoder`."""
