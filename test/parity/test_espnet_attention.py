@@ -7,6 +7,7 @@ import logging
 
 import pytest
 import torch
+from espnet_decoders import copy_rnn, copy_transformer, find
 
 from speechkit.config import from_dict
 from speechkit.decoders import Reading, las, transformer
@@ -26,50 +27,6 @@ def randomise(module):
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     return module.eval()
-
-
-def copy(target, source):
-    """Copies the tensors of one module into another of the same names and shapes."""
-    target.load_state_dict(source.state_dict(), strict=False)
-
-
-@torch.no_grad()
-def copy_transformer(ours, theirs):
-    """Copies ESPnet's `TransformerDecoder` into our decoder."""
-    copy(ours.embedding, theirs.embed[0])
-    copy(ours.norm, theirs.after_norm)
-    copy(ours.output, theirs.output_layer)
-    for mine, other in zip(ours.blocks, theirs.decoders, strict=True):
-        for norm, number in ((mine.norm_attention, 1), (mine.norm_context, 2), (mine.norm_feed_forward, 3)):
-            copy(norm, getattr(other, f"norm{number}"))
-        own, source = other.self_attn, other.src_attn
-        mine.attention.qkv.weight.copy_(
-            torch.cat([x.weight for x in (own.linear_q, own.linear_k, own.linear_v)])
-        )
-        mine.attention.qkv.bias.copy_(torch.cat([x.bias for x in (own.linear_q, own.linear_k, own.linear_v)]))
-        copy(mine.attention.out, own.linear_out)
-        copy(mine.context.query, source.linear_q)
-        mine.context.key_value.weight.copy_(torch.cat([source.linear_k.weight, source.linear_v.weight]))
-        mine.context.key_value.bias.copy_(torch.cat([source.linear_k.bias, source.linear_v.bias]))
-        copy(mine.context.out, source.linear_out)
-        copy(mine.feed_forward.inner, other.feed_forward.w_1)
-        copy(mine.feed_forward.outer, other.feed_forward.w_2)
-
-
-@torch.no_grad()
-def copy_rnn(ours, theirs):
-    """Copies ESPnet's `RNNDecoder`; the bias of its energies, which no softmax sees, has no place here."""
-    copy(ours.embedding, theirs.embed)
-    copy(ours.output, theirs.output)
-    for mine, other in zip(ours.cells, theirs.decoder, strict=True):
-        copy(mine, other)
-    (attention,) = theirs.att_list
-    copy(ours.attention.frames, attention.mlp_enc)
-    copy(ours.attention.state, attention.mlp_dec)
-    ours.attention.score.weight.copy_(attention.gvec.weight)
-    if ours.attention.convolution is not None:
-        ours.attention.convolution.weight.copy_(attention.loc_conv.weight[:, :, 0])
-        copy(ours.attention.place, attention.mlp_att)
 
 
 def both_transformers():
@@ -138,30 +95,6 @@ def make_ctc():
     return ctc.double()
 
 
-def theirs_find(decoder, ctc, frames, beam, weight, bonus, ratio):
-    """ESPnet's hypotheses of one utterance `(T, D)`: tokens without <sos/eos>, score, that of CTC."""
-    from espnet.nets.batch_beam_search import BatchBeamSearch
-    from espnet.nets.scorers.ctc import CTCPrefixScorer
-    from espnet.nets.scorers.length_bonus import LengthBonus
-
-    search = BatchBeamSearch(
-        scorers={
-            "decoder": decoder,
-            "ctc": CTCPrefixScorer(ctc, EOS),
-            "length_bonus": LengthBonus(VOCAB),
-        },
-        weights={"decoder": 1 - weight, "ctc": weight, "length_bonus": bonus},
-        beam_size=beam, vocab_size=VOCAB, sos=EOS, eos=EOS, pre_beam_score_key="full",
-    )  # fmt: skip
-    search.to(dtype=frames.dtype).eval()
-    found = search(frames, maxlenratio=ratio)
-    kept = [h for h in found if float(h.score) > -1e8]  # what CTC forbids is there with -1e10
-    return [
-        ([t for t in h.yseq.tolist() if t != EOS], float(h.score), float(h.scores.get("ctc", 0)))
-        for h in kept
-    ]
-
-
 @pytest.mark.parametrize(
     ("beam", "weight", "bonus", "ratio"),
     [(1, 0.3, 0.0, 0.0), (4, 0.3, 0.0, 0.0), (10, 0.3, 0.2, 0.0), (10, 0.5, 0.0, 0.6), (5, 0.7, -0.1, -6.0)],
@@ -181,7 +114,7 @@ def test_search_finds_the_same_hypotheses_with_the_same_scores(beam, weight, bon
     found = search([(Reading(ours, frames, lengths), 1 - weight)], lengths, log_probs)
     compared = 0
     for row, length in enumerate(lengths.tolist()):
-        expected = theirs_find(theirs, ctc, frames[row, :length], beam, weight, bonus, ratio)
+        expected = find(theirs, ctc, frames[row, :length], beam, weight, bonus, ratio)
         assert [h.tokens for h in found[row]] == [tokens for tokens, _, _ in expected]
         for h, (_, score, ctc_score) in zip(found[row], expected):
             assert h.score == pytest.approx(score, abs=1e-4)
