@@ -354,7 +354,7 @@ def test_from_synthesis_to_vocabularies(tmp_path):
     for name in ("mini_en/asr1", "mini_en/ssl1"):
         copy(name, tmp_path)
     here = copy("mini_multi/unispeech1", tmp_path)
-    command = ["./run.sh", "--quick", "true", "--stop-stage", "3", "--sources", "en,fr", "--targets", "ky,nl"]
+    command = ["./prepare.sh", "--quick", "true", "--stop-stage", "3", "--sources", "en,fr", "--targets", "ky,nl"]
     done = run(here, *command, "--jobs", "1", timeout=1700)
     assert done.returncode == 0, done.stderr[-4000:]
     work = here / "quick"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # UniSpeech across languages: nine languages from grammars, spoken by espeak-ng; phones by espeak-ng too.
-#   ./run.sh                          the corpus, its phones, formatted audio and vocabularies
-#   ./run.sh --targets ky,nl          two languages to learn from little instead of five
-#   ./run.sh --stage 2 --stop-stage 2 a part of it
-#   ./run.sh --quick true             a small version that only shows that all parts work, in quick/
+#   ./prepare.sh                          the corpus, its phones, formatted audio and vocabularies
+#   ./prepare.sh --targets ky,nl          two languages to learn from little instead of five
+#   ./prepare.sh --stage 2 --stop-stage 2 a part of it
+#   ./prepare.sh --quick true             a small version that only shows that all parts work, in quick/
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -14,7 +14,7 @@ force=false          # make again what is up to date
 quick=false          # tiny corpus, in quick/: a check of the machinery, no result
 sources=en,es,fr,it     # languages with labels for pre-training (L), between commas
 targets=ky,nl,ru,sv,tt  # languages to learn from few labels (N), with speech without labels (M)
-telephone=nl         # the target whose train, dev and test are heard over the telephone too, or none
+telephone="nl"         # the target whose train, dev and test are heard over the telephone too, or none
 english=700          # sentences of English, 40 minutes
 source=480           # sentences of every other source, 20 minutes
 unlabelled=480       # sentences without text of each target, 20 minutes
