@@ -1,0 +1,149 @@
+"""Makes data/<language>_<set> from Common Voice: data.py CORPUS SPLITS OUT --sources en,es --targets ky,nl
+
+CORPUS holds <language>/clips/*.mp3 and <language>/{validated,dev,test}.tsv. Of a source come `labelled` (what
+was validated, without speakers of dev.tsv and test.tsv) and `labelled_dev` (a part of dev.tsv). Of a target
+come train, dev and test, whose ids stand in SPLITS/<language>/{train,dev,test}.txt, and `unlabelled`: all that
+was validated, without text, and without the speakers of its dev and test. (lhotse's recipe asks for columns
+that older releases do not have, reads no lists of ids, and says nothing of clips that are missing.)
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from speechkit.data.kaldi_dir import DataDir, write_data_dir
+from speechkit.errors import InputError
+from speechkit.files import write_text
+from speechkit.stamp import Stamp
+from speechkit.text.reading import read_utf8
+
+COLUMNS = "client_id", "path", "sentence"
+SPLITS = "train", "dev", "test"
+
+
+def read_clips(folder: Path, table: str) -> dict[str, tuple[str, str]]:
+    """Clip (its file's name without .mp3) -> speaker and sentence, as a table of a language has them.
+
+    Raises:
+        InputError: no table, a column or a value is missing, a name is a path, or a clip comes twice.
+    """
+    path = folder / f"{table}.tsv"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; is this a language of Common Voice?")
+    head, *lines = read_utf8(path).removesuffix("\n").split("\n")
+    names = head.split("\t")
+    if missing := [name for name in COLUMNS if name not in names]:
+        raise InputError(f"{path}:1: no column {', '.join(missing)}")
+    clips = {}
+    for number, line in enumerate(lines, start=2):
+        values = dict(zip(names, line.split("\t")))
+        speaker, name, sentence = (" ".join(values.get(column, "").split()) for column in COLUMNS)
+        clip = name.removesuffix(".mp3")
+        if not (speaker and clip and sentence) or "/" in clip:
+            raise InputError(f"{path}:{number}: needs a speaker, the name of a clip and a sentence")
+        if clip in clips:
+            raise InputError(f"{path}:{number}: {clip} comes a second time")
+        clips[clip] = speaker, sentence
+    return clips
+
+
+def read_split(path: Path, clips: dict[str, tuple[str, str]]) -> list[str]:
+    """The clips that a list names, one a line, with or without .mp3; all of them must be validated."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; --splits holds <language>/{{train,dev,test}}.txt")
+    chosen = [line.strip().removesuffix(".mp3") for line in read_utf8(path).splitlines() if line.strip()]
+    unknown = [clip for clip in chosen if clip not in clips]
+    if unknown or not chosen:
+        what = (
+            f"not in validated.tsv: {len(unknown)} of {len(chosen)}, first {unknown[0]}"
+            if unknown
+            else "empty"
+        )
+        raise InputError(f"{path}: {what}; is it for this release?")
+    return chosen
+
+
+def collect(folder: Path, clips: dict[str, tuple[str, str]], complete: bool) -> tuple[DataDir, list[str]]:
+    """Clips as a data set, and those whose audio is missing; InputError for these where all must be there."""
+    data, lost = DataDir(folder), []
+    for clip, (speaker, sentence) in clips.items():
+        audio = folder / "clips" / f"{clip}.mp3"
+        if not audio.is_file():
+            if complete:
+                raise InputError(
+                    f"{audio}: no such file, and dev, test and the targets' train must be complete"
+                )
+            lost.append(clip)
+            continue
+        utterance = f"{speaker[:16]}-{clip}"
+        data.wav[utterance], data.utt2spk[utterance] = str(audio.absolute()), speaker[:16]
+        data.text[utterance] = sentence
+    if not data.wav:
+        raise InputError(f"{folder}: no clip of {len(clips)} is left or has audio")
+    data.tables["utt2lang"] = dict.fromkeys(data.utt2spk, folder.name)
+    return data, lost
+
+
+def without(clips: dict, held_out: dict, speakers: bool) -> dict:
+    """The clips that are not held out, nor, if asked for, others of these speakers."""
+    gone = {speaker for speaker, _ in held_out.values()} if speakers else set()
+    return {clip: row for clip, row in clips.items() if clip not in held_out and row[0] not in gone}
+
+
+def source_sets(folder: Path, speakers: bool, most: int) -> dict[str, dict]:
+    """Set -> clips of a language with labels; of dev.tsv at most so many, spread over it."""
+    clips, dev, test = (read_clips(folder, table) for table in ("validated", "dev", "test"))
+    step = -(-len(dev) // most)
+    chosen = dict(list(dev.items())[::step])
+    return {"labelled": without(clips, dev | test, speakers), "labelled_dev": chosen}
+
+
+def target_sets(folder: Path, splits: Path, speakers: bool) -> dict[str, dict]:
+    """Set -> clips of a language to learn from little.
+
+    Raises:
+        InputError: as `read_clips` and `read_split`; or two of the lists share a clip.
+    """
+    clips = read_clips(folder, "validated")
+    lists = {name: read_split(splits / folder.name / f"{name}.txt", clips) for name in SPLITS}
+    sets = {name: {clip: clips[clip] for clip in chosen} for name, chosen in lists.items()}
+    for one, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        if shared := sorted(sets[one].keys() & sets[other].keys()):
+            raise InputError(f"{splits / folder.name}: {one}.txt and {other}.txt share {shared[0]}")
+    return {**sets, "unlabelled": without(clips, sets["dev"] | sets["test"], speakers)}
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Writes every set that is not as it should be; clips without audio are listed in lost.txt beside it."""
+    speakers = args.held_out == "speakers"
+    jobs = [(name, lambda folder: source_sets(folder, speakers, args.most_dev)) for name in args.sources]
+    jobs += [(name, lambda folder: target_sets(folder, args.splits, speakers)) for name in args.targets]
+    for language, sets_of in jobs:
+        folder = args.corpus / language
+        for name, clips in sets_of(folder).items():
+            out = args.out / f"{language}_{name}"
+            data, lost = collect(folder, clips, complete=name in SPLITS)
+            if name == "unlabelled":
+                data.text.clear()
+            stamp = Stamp(out / "wav.scp", "data", [data.rows(), lost], [Path(__file__)])
+            if stamp.fresh():
+                continue
+            write_data_dir(data, out)
+            write_text(out / "lost.txt", "".join(f"{clip}\n" for clip in lost))
+            stamp.write()
+            left_out = f"; {len(lost)} without audio, in lost.txt" if lost else ""
+            print(f"{out}: {len(data.utt2spk)} utterances, {len(data.speakers)} speakers{left_out}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    for name in ("corpus", "splits", "out"):
+        parser.add_argument(name, type=Path)
+    for name in ("sources", "targets"):
+        parser.add_argument(f"--{name}", type=lambda text: text.split(","), required=True)
+    parser.add_argument("--held-out", choices=("speakers", "clips"), default="speakers")
+    parser.add_argument("--most-dev", type=int, default=1000)
+    try:
+        prepare(parser.parse_args())
+    except (InputError, OSError) as error:
+        sys.exit(f"local/data.py: error: {error}")
