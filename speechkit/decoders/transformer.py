@@ -105,22 +105,21 @@ class DecoderBlock(nn.Module):
         return self._feed(x, packing)
 
     def step(
-        self, x: Tensor, rows: Tensor, heard: tuple[Tensor, Tensor, Tensor], cache: Cache, size: int
+        self, x: Tensor, seen: Tensor, heard: tuple[Tensor, Tensor, Tensor], cache: Cache
     ) -> tuple[Tensor, Cache]:
         """One more token for each hypothesis.
 
         Args:
             x: `(N, D)`.
-            rows: `(N,)` hypothesis of the cache that each continues.
+            seen: which tokens each sees, see `CausalAttention.step`.
             heard: what hides padding, and keys and values of the frames, see `Memory`.
             cache: of this block.
-            size: tokens in it.
 
         Returns:
-            `(N, D)`, and the cache of these hypotheses.
+            `(N, D)`, and the cache with these tokens.
         """
-        packing = Packing(torch.ones_like(rows))
-        found, cache = self.attention.step(self.norm_attention(x), rows, cache, size)
+        packing = Packing(torch.ones(len(x), dtype=torch.int64, device=x.device))
+        found, cache = self.attention.step(self.norm_attention(x), seen, cache)
         x = x + self.dropout(found, packing)
         x = x + self.dropout(self._listen(self.norm_context(x), *heard), packing)
         return self._feed(x, packing), cache
@@ -136,9 +135,16 @@ class DecoderBlock(nn.Module):
 
 
 class State(NamedTuple):
-    """What N hypotheses have become: how many tokens each has read, and each block's cache."""
+    """What N hypotheses have become.
 
-    size: int
+    Attributes:
+        places: `(N, L)` where in the caches the tokens stand that each has read.
+        tokens: in the caches, of each utterance.
+        caches: of each block.
+    """
+
+    places: Tensor
+    tokens: int
     caches: list[Cache]
 
 
@@ -205,18 +211,32 @@ class TransformerDecoder(nn.Module):
         """Empty caches."""
         keys = memory[1]
         empty = keys.new_zeros(len(keys), self.heads, 0, self.output_dim // self.heads)
-        return State(0, [Cache(empty, empty) for _ in self.blocks])
+        places = torch.zeros(len(keys), 0, dtype=torch.int64, device=keys.device)
+        return State(places, 0, [Cache(empty, empty) for _ in self.blocks])
 
     def step(self, tokens: Tensor, rows: Tensor, memory: Memory, state: State) -> tuple[Tensor, State]:
         """See `speechkit.decoders.Decoder`."""
-        place = torch.tensor([state.size], device=tokens.device)
+        place = torch.tensor([state.places.size(1)], device=tokens.device)
         x = self.embedding(tokens) * self.positions.scale
-        x = x + sinusoids(place.to(x.dtype), x.size(1))
-        x, caches = self.dropout(x, Packing(torch.ones_like(tokens))), []
-        for i, (block, cache) in enumerate(zip(self.blocks, state.caches)):
-            x, cache = block.step(x, rows, (memory[0], *memory[1 + 2 * i : 3 + 2 * i]), cache, state.size)
-            caches.append(cache)
-        return self.norm(x), State(state.size + 1, caches)
+        x = self.dropout(x + sinusoids(place.to(x.dtype), x.size(1)), Packing(torch.ones_like(tokens)))
+        count, caches = len(memory[0]), _of_utterances(state, rows, len(memory[0]))
+        own = state.tokens + torch.arange(len(tokens), device=rows.device) % (len(tokens) // count)
+        places = torch.cat([state.places.index_select(0, rows), own[:, None]], 1)
+        size = state.tokens + len(tokens) // count
+        seen = x.new_full((len(tokens), size), float("-inf")).scatter(1, places, 0.0)
+        seen = seen.view(count, 1, -1, size)
+        for i, block in enumerate(self.blocks):
+            x, caches[i] = block.step(x, seen, (memory[0], *memory[1 + 2 * i : 3 + 2 * i]), caches[i])
+        return self.norm(x), State(places, size, caches)
+
+
+def _of_utterances(state: State, rows: Tensor, count: int) -> list[Cache]:
+    """The caches of the utterances that `(N,)` rows belong to, which are so many."""
+    before = len(state.caches[0].keys)
+    if before == count:
+        return list(state.caches)
+    left = rows.view(count, -1)[:, 0] // (len(state.places) // before)
+    return [Cache(*(kept.index_select(0, left) for kept in cache)) for cache in state.caches]
 
 
 def _but_one(beyond: Tensor) -> Tensor:
