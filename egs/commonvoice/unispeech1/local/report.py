@@ -26,7 +26,7 @@ def read_rates(work: Path, path: Path) -> dict[str, dict[str, tuple[float, float
             for data in map(Path, systems.test_sets):
                 found = sorted(work.glob(f"exp/{name}/seed*/decode_{data.name}_{how}/result.json"))
                 if found:
-                    rate = statistics.fmean(read_json(path)["metrics"]["per"]["value"] for path in found)
+                    rate = statistics.fmean(read_json(result)["rate"] for result in found)
                     row = rows.setdefault(f"{system.title}, {how}", {})
                     row[data.name.split("_")[0]] = rate, system.paper.get(how, {}).get(data.name)
     return rows
