@@ -2,8 +2,8 @@
 
 CORPUS holds <language>/clips/*.mp3 and <language>/{validated,dev,test}.tsv. Of a source come `labelled` (what
 was validated, without speakers of dev.tsv and test.tsv) and `labelled_dev` (a part of dev.tsv). Of a target
-come train, dev and test, whose ids stand in SPLITS/<language>/{train,dev,test}.txt, and `unlabelled`: what was
-validated, without text, and without the speakers of its dev and test. (lhotse's recipe asks for columns
+come train, dev and test, whose ids stand in SPLITS/<language>/{train,dev,test}.txt, and `unlabelled`: what
+was validated, without text, and without the speakers of its dev and test. (lhotse's recipe asks for columns
 that older releases do not have, reads no lists of ids, and says nothing of clips that are missing.)
 """
 

@@ -1,8 +1,8 @@
 """Writes the systems of one fine-tuning: systems.py TEMPLATE OUT --setting S --sources en --targets ky ...
 
 TEMPLATE is conf/systems.yaml or conf/systems_quick.yaml. In OUT, L, M and N are the directories of these
-languages; a pre-training is named after the languages that it hears, so that fine-tunings from it find the same
-one: pretrained_unispeech_en, pretrained_unispeech_plus_en_and_ky, finetuned_unispeech_en_to_ky.
+languages; a pre-training is named after the languages that it hears, so that fine-tunings from it find
+the same one: pretrained_unispeech_en, pretrained_unispeech_plus_en_and_ky, finetuned_unispeech_en_to_ky.
 """
 
 import argparse
