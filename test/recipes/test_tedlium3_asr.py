@@ -8,6 +8,7 @@ import miniature_corpora as mini
 import pytest
 import soundfile
 from factories import waveform
+from recipes import test_commonvoice_unispeech
 from recipes.large_recipe import ROOT, copy, program, run, stages, texts
 
 from speechkit.config import load_config
@@ -128,8 +129,8 @@ def test_what_is_not_complete_is_refused(corpus, tmp_path):
 
 def test_values_are_the_published_ones():
     unispeech, transfer, finetune = (
-        load_config(RunConfig, RECIPE / f"conf/train_{name}.yaml")
-        for name in ("unispeech", "ctc_transfer", "finetune")
+        load_config(RunConfig, RECIPE / f"conf/{name}.yaml")
+        for name in ("pretrain_unispeech", "pretrain_ctc", "train_finetune")
     )
     model = unispeech.model
     assert (model.alpha, model.replace, model.diversity_weight, model.penalty_weight) == (0.5, 0.5, 0.1, 0)
@@ -145,6 +146,12 @@ def test_values_are_the_published_ones():
     assert (time.probability, time.length) == (model.mask.probability, model.mask.length)
     assert (finetune.loop.max_updates, finetune.plan.micro_batches) == (320_000, 8)
     assert finetune.model.encoder.feature_grad_mult == 0 and finetune.optim.lr == 1e-4
+
+
+@pytest.mark.parametrize("name", ["unispeech", "ctc"])
+def test_pretraining_takes_two_steps(name, tmp_path):
+    path = RECIPE / f"conf/pretrain_{name}.yaml"
+    test_commonvoice_unispeech.test_a_configuration_takes_two_steps(path, tmp_path)
 
 
 def test_every_encoder_is_fine_tuned_alike():
