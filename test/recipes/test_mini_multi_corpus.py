@@ -354,8 +354,8 @@ def test_from_synthesis_to_vocabularies(tmp_path):
     for name in ("mini_en/asr1", "mini_en/ssl1"):
         copy(name, tmp_path)
     here = copy("mini_multi/unispeech1", tmp_path)
-    command = ["./prepare.sh", "--quick", "true", "--stop-stage", "3", "--sources", "en,fr", "--targets", "ky,nl"]
-    done = run(here, *command, "--jobs", "1", timeout=1700)
+    command = ["./prepare.sh", "--quick", "true", "--stop-stage", "3", "--jobs", "1"]
+    done = run(here, *command, "--sources", "en,fr", "--targets", "ky,nl", timeout=1700)
     assert done.returncode == 0, done.stderr[-4000:]
     work = here / "quick"
     sets = {path.name for path in (work / "dump").iterdir() if path.is_dir()}

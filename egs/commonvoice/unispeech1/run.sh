@@ -35,10 +35,8 @@ check_int stage stop_stage seeds lanes processes jobs
 [[ $size =~ ^(base|large)$ ]] || die "--size must be base or large, got '$size'"
 [[ $vocabulary =~ ^(shared|separate)$ ]] || die "--vocabulary must be shared or separate, got '$vocabulary'"
 [[ $held_out =~ ^(speakers|clips)$ ]] || die "--held-out must be speakers or clips, got '$held_out'"
-if [[ -z $sources ]]; then
-  sources=en
-  [[ $setting == one_to_one ]] || sources=en,es,fr,it
-fi
+[[ $setting != one_to_one ]] || sources=${sources:-en}
+sources=${sources:-en,es,fr,it}
 for language in ${targets//,/ }; do
   [[ ,$sources, != *,$language,* ]] || die "--targets: $language is one of --sources ($sources)"
 done
@@ -53,44 +51,12 @@ models=$methods
 groups=${targets//,/ }  # what a model is fine-tuned on
 [[ $setting != many_to_many ]] || groups=$targets
 files=()
-for group in $groups; do
-  files+=("$work/exp/systems/${setting}_${size}_$vocabulary/${group//,/_}.yaml")
-done
+for group in $groups; do files+=("$work/exp/systems/${setting}_${size}_$vocabulary/${group//,/_}.yaml"); done
 
-# of_groups STAGE: runs a stage of the matrix for each fine-tuning, of the systems that begin with $1.
-of_groups() {
-  local file
-  for file in "${files[@]}"; do
-    speechkit matrix --systems "$file" --work "$work" --methods "$1_*" --seeds "$seeds" --lanes "$lanes" --force "$force" \
-      "${@:2}"
-  done
-}
+# shellcheck source=local/functions.sh
+. local/functions.sh
 
-# spell SET VOCABULARY: the set with phones for text.
-spell() {
-  local language=${1%%_*}
-  [[ $language != en ]] || language=en-us
-  [[ $language != fr ]] || language=fr-fr
-  speechkit phonemize --data "$work/dump/$1" --out "$work/dump/${1}_$2" --language "$language" --vocabulary "$2" \
-    --cache "$work/data/.phones" --evaluation false --max-drop "$max_drop" --force "$force"
-}
-
-# join SET VOCABULARY LANGUAGES: one directory for the set of several languages; a single one has it already.
-join() {
-  local language parts=()
-  [[ $3 == *,* ]] || return 0
-  for language in ${3//,/ }; do parts+=("$work/dump/${language}_$1_$2"); done
-  speechkit combine "$work/dump/${3//,/_}_$1_$2" "${parts[@]}" --drop-partial true --force "$force"
-}
-
-# learn_phones SET VOCABULARY LANGUAGES: the phones of a set of these languages as tokens.
-learn_phones() {
-  local language texts=()
-  for language in ${3//,/ }; do texts+=("$work/dump/${language}_$1_$2/text"); done
-  speechkit tokenizer --kind phone --text "${texts[@]}" --out "$work/data/tokens/${3//,/_}_$2" --force "$force"
-}
-
-if stage 0 "look for the corpus and the lists"; then
+if stage 0 "download by hand: the corpus and the lists"; then
   [[ -d $corpus_dir ]] || die "--corpus-dir: '$corpus_dir' is no folder; commonvoice.mozilla.org has the corpus, nothing is downloaded"
   [[ -d $splits ]] || die "--splits: '$splits' is no folder; README.md tells what belongs there"
 fi
