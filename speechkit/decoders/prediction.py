@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 PREDICTIONS = {
@@ -35,18 +34,3 @@ class Prediction(Protocol):
 
     def step(self, tokens: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """`(N, D)` after one more label each, `(N,)`, and the new memory."""
-
-
-def choose(memory: Memory, index: Tensor) -> Memory:
-    """The memories of some of the sequences, any number of times each."""
-    return tuple(part.index_select(0, index) for part in memory)
-
-
-def update(old: Memory, index: Tensor, new: Memory) -> Memory:
-    """The memories with those at `(K,)` places replaced."""
-    return tuple(a.index_copy(0, index, b) for a, b in zip(old, new))
-
-
-def join(parts: list[Memory]) -> Memory:
-    """Memories one after the other."""
-    return tuple(torch.cat(tensors) for tensors in zip(*parts))

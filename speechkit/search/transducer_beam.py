@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from speechkit.config import check_range
+from speechkit.decoders.prediction import Memory
 from speechkit.lm.ngram import NgramLM
 from speechkit.search.beam_fusion import Fusion
 from speechkit.search.hypothesis import Hypothesis
-from speechkit.search.transducer_networks import Memory, Networks
+from speechkit.search.transducer_networks import Networks
 
 NEVER = -torch.inf
 MULTIPLIER = 0x5851F42D4C957F2D  # of Knuth's MMIX generator: prefixes are told apart by 64-bit hashes
@@ -192,7 +193,8 @@ class _Run:
             least: `(B,)` total that is good enough.
         """
         search, width = self.search, self.config.beam
-        log_probs = log_probs.index_fill(1, torch.tensor([search.blank, *search.forbidden]), NEVER)
+        never = torch.tensor([search.blank, *search.forbidden], device=log_probs.device)
+        log_probs = log_probs.index_fill(1, never, NEVER)
         count = min(width, log_probs.size(1))
         top, tokens = log_probs.topk(count)
         before = current.lm_state[alive][:, None].expand(-1, count)

@@ -6,8 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-Memory = tuple[Tensor, ...]
-"""Of the prediction network, for N label sequences; the first axis of every tensor is N."""
+from speechkit.decoders.prediction import Memory
 
 
 class Networks(Protocol):

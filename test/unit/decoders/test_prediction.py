@@ -1,12 +1,10 @@
-"""Prediction networks: a step at a time as all at once, nothing seen ahead, memories chosen and replaced."""
+"""Prediction networks: a step at a time as all at once, nothing seen ahead, memories by row."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from transducers import Networks
-
-from speechkit.decoders import prediction
 
 
 @pytest.mark.parametrize("kind", ["lstm", "stateless"])
@@ -38,16 +36,13 @@ def test_the_stateless_network_forgets_and_the_lstm_does_not():
 
 
 @pytest.mark.parametrize("kind", ["lstm", "stateless"])
-def test_memories_can_be_chosen_replaced_and_joined(kind):
+def test_memories_are_by_row_so_that_hypotheses_can_change_places(kind):
     network = Networks(kind, 7).prediction
     _, memory = network.start(2)
-    first, second = network.step(torch.tensor([3, 5]), memory), network.step(torch.tensor([2, 6]), memory)
-    mixed = prediction.update(first[1], torch.tensor([1]), prediction.choose(second[1], torch.tensor([1])))
-    states, _ = network.step(torch.tensor([1, 1]), mixed)
-    torch.testing.assert_close(states, network(torch.tensor([[3, 1], [6, 1]]))[:, -1], rtol=0, atol=1e-12)
-    both = prediction.join([first[1], second[1]])
-    states, _ = network.step(torch.tensor([1, 1, 1, 1]), both)
-    wanted = network(torch.tensor([[3, 1], [5, 1], [2, 1], [6, 1]]))[:, -1]
+    _, memory = network.step(torch.tensor([3, 5]), memory)
+    turned = tuple(part.index_select(0, torch.tensor([1, 0, 1])) for part in memory)
+    states, _ = network.step(torch.tensor([1, 1, 6]), turned)
+    wanted = network(torch.tensor([[5, 1], [3, 1], [5, 6]]))[:, -1]
     torch.testing.assert_close(states, wanted, rtol=0, atol=1e-12)
 
 
