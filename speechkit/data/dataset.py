@@ -84,11 +84,6 @@ class Sample:
         self.context, self.index, self.speed, self.key, self.crop = context, utterance, speed, key, crop
         self.id = context.manifest.ids[utterance]
 
-    def has(self, reader: Reader) -> bool:
-        """Whether its data directory has what a reader needs."""
-        absent = self.context.manifest.absent
-        return not any(table in absent and absent[table][self.index] for table in reader.tables)
-
     @functools.cached_property
     def whole(self) -> np.ndarray:
         """`(S,)` float32 after augmentation, before cropping."""
@@ -246,8 +241,8 @@ class Loaded:
 class BatchReader:
     """Reads micro-batches; picklable, and the same for any caller in any process.
 
-    A batch has no field of a table that its data directories lack (`Manifest.absent`); for all utterances of
-    a micro-batch this must be the same.
+    A batch has no field of a table that all of its data directories lack (`Manifest.absent`); where only some
+    do, their utterances have a sequence of length 0.
 
     Args:
         context: what the readers are made from.
@@ -261,14 +256,13 @@ class BatchReader:
     def __call__(self, micro_batch: MicroBatch) -> Loaded:
         """Reads the utterances; those that cannot be used are set aside."""
         languages = self.context.manifest.tables.get("utt2lang")
-        good, bad = [], []
+        good, bad, readers = [], [], self._readers_of(micro_batch)
         columns = (micro_batch.utterances, micro_batch.speeds, micro_batch.keys)
         crops = map(Crop._make, micro_batch.crops.tolist()) if micro_batch.crops is not None else repeat(None)
         for index, speed, key, crop in zip(*(column.tolist() for column in columns), crops):
             sample = Sample(self.context, index, speed, key, crop)
             try:
-                made = {name: reader(sample) for name, reader in self.readers.items() if sample.has(reader)}
-                row = {name: _tensor(values) for name, values in made.items()}
+                row = {name: _tensor(reader(sample)) for name, reader in readers.items()}
             except BadSample as error:
                 bad.append((sample.id, error.reason, error.detail))
             else:
@@ -277,6 +271,16 @@ class BatchReader:
             return Loaded(None, bad)
         ids, keys, rows, codes = zip(*good)
         return Loaded(collate(ids, keys, rows, codes if languages is not None else None), bad)
+
+    def _readers_of(self, micro_batch: MicroBatch) -> dict[str, Reader]:
+        """Those of which some utterance has all tables."""
+        absent = self.context.manifest.absent
+
+        def lacking(reader: Reader) -> bool:
+            tables = (absent[name] for name in reader.tables if name in absent)
+            return any(table[micro_batch.utterances].all() for table in tables)
+
+        return {name: reader for name, reader in self.readers.items() if not lacking(reader)}
 
 
 @dataclass(frozen=True)

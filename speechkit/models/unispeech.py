@@ -22,18 +22,24 @@ from speechkit.models import contrastive_parts as parts
 from speechkit.models.assets import Assets
 from speechkit.models.contrastive_parts import Masked
 from speechkit.models.ctc import log_softmax
-from speechkit.models.feature_penalty import check_penalty, feature_penalty
+from speechkit.models.feature_penalty import check_penalty
 from speechkit.models.inputs import build_masked_encoder
 from speechkit.models.unispeech_codes import Coded, compare
 from speechkit.models.unispeech_config import Config
+from speechkit.models.unispeech_kinds import (
+    UNLABELLED,
+    WATCHED,
+    Kind,
+    contrastive_terms,
+    kinds_of,
+    labelled_rows,
+    penalty_of,
+)
 
-__all__ = ["Coded", "Config", "UniSpeechModel", "build"]
+__all__ = ["WATCHED", "Coded", "Config", "UniSpeechModel", "build"]
 
 SALT = 0x9E7A
 """Keeps the draws of replaced frames apart from others of the same key."""
-
-WATCHED = ("bits", "accuracy", "code_perplexity", "probability_perplexity")
-"""Told of labelled speech under these names, and of unlabelled speech with `_unlabelled` after them."""
 
 
 class UniSpeechModel(nn.Module):
@@ -41,10 +47,12 @@ class UniSpeechModel(nn.Module):
     for `head`, its `ctc_proj`).
 
     Unlike wav2vec 2.0 the projection `project_hid` is of targets, up to the encoder's width D, so that a
-    codeword can stand where an output does. A batch is all labelled, or has no field `tokens`.
+    codeword can stand where an output does. An utterance without tokens is unlabelled; a batch of such ones
+    has no field `tokens`.
 
     Terms: `contrastive` and `diversity` (times the masked frames; on labelled speech times 1 - alpha), `ctc`,
-    and `penalty` where it has a weight. Watched only: `ctc_per_token`, `temperature`, and `WATCHED`.
+    and `penalty` where it has a weight. Watched only: `ctc_per_token`, `temperature`, and `WATCHED`, of
+    unlabelled speech under names of its own.
 
     Args:
         config: see `Config`.
@@ -62,6 +70,7 @@ class UniSpeechModel(nn.Module):
         self.inputs = (encoder.takes,)
         self.optional = ("tokens",) if config.alpha else ()
         self.requires = (*self.inputs, *self.optional)
+        self.mixes = config.mix == "mixed"
         if input_dim is not None:
             self.input_dim = input_dim
         encoder.keep_local = True
@@ -77,13 +86,14 @@ class UniSpeechModel(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(dim, vocab_size) if config.alpha else None
 
-    def labelled(self, batch: Batch) -> bool:
-        """Whether CTC learns from a batch."""
-        return self.head is not None and "tokens" in batch
+    def kinds(self, batch: Batch) -> list[Kind]:
+        """The labelled and the unlabelled speech of a batch, where it has them."""
+        return kinds_of(batch, self.config.alpha)
 
-    def share(self, batch: Batch) -> float:
-        """Weight of the contrastive terms of a batch."""
-        return 1 - self.config.alpha if self.labelled(batch) else 1.0
+    def labelled(self, batch: Batch) -> Tensor | None:
+        """`(B,)` bool on the CPU: which utterances CTC learns from; None where there is none."""
+        rows = labelled_rows(batch) if self.head is not None else None
+        return rows if rows is not None and rows.any() else None
 
     def masked(self, batch: Batch) -> Masked:
         """Draws the mask; an utterance with a single masked frame has no distractor and is left unmasked."""
@@ -92,42 +102,39 @@ class UniSpeechModel(nn.Module):
     def replaced(self, batch: Batch, masked: Masked) -> Tensor | None:
         """`(B, T)` bool on the CPU: frames whose codewords CTC is given; None where none are drawn."""
         rate, training = self.config.replace, self.training or self.config.replace_eval
-        if not (rate and training and self.labelled(batch)):
+        labelled = self.labelled(batch)
+        if not (rate and training) or labelled is None:
             return None
         spans = np.arange(masked.mask.size(1)) // self.config.replace_span
         draws = uniform(mix(batch.keys.numpy(), SALT)[:, None], spans)
-        return torch.from_numpy(draws < rate) & masked.valid
+        return torch.from_numpy(draws < rate) & masked.valid & labelled[:, None]
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Masked frames, what CTC is divided by, and 1 for perplexities and the temperature."""
         return self._counts(batch, self.masked(batch))
 
     def _counts(self, batch: Batch, masked: Masked) -> dict[str, int]:
-        labelled, told = self.labelled(batch), masked.count if self.share(batch) else 0
+        told = dict.fromkeys(("", UNLABELLED) if self.optional else ("",), 0)
+        told |= {kind.suffix: kind.count(masked) for kind in self.kinds(batch)}
         counts = {"contrastive": masked.count, "diversity": masked.count}
-        counts["temperature"] = int(told > 0)
+        counts["temperature"] = int(any(told.values()))
         if "penalty" in self.weights:
             counts["penalty"] = masked.penalised
-        kinds = ("", "_unlabelled") if self.optional else ("",)
-        for kind in kinds:
-            here = told if kind == self._kind(batch) else 0
-            counts |= {f"{name}{kind}": here for name in WATCHED[:2]}
-            counts |= {f"{name}{kind}": int(here > 0) for name in WATCHED[2:]}
+        for suffix, here in told.items():
+            counts |= {f"{name}{suffix}": here for name in WATCHED[:2]}
+            counts |= {f"{name}{suffix}": int(here > 0) for name in WATCHED[2:]}
         if self.head is not None:
-            tokens = int(batch["tokens"].lengths.sum()) if labelled else 0
-            utterances = len(batch) if labelled else 0
+            tokens = int(batch["tokens"].lengths.sum()) if "tokens" in batch else 0
+            utterances = int(labelled_rows(batch).sum())
             norms = {"masked": masked.count, "tokens": tokens, "utterances": utterances}
             counts |= {"ctc": norms[self.config.ctc_norm], "ctc_per_token": tokens}
         return counts
 
-    def _kind(self, batch: Batch) -> str:
-        return "_unlabelled" if self.optional and not self.labelled(batch) else ""
-
     def loss(self, batch: Batch, update: int) -> dict[str, tuple[Tensor, int]]:
         """The terms that a batch has, as a sum and its normaliser; `update` counts from 0.
 
-        In training CTC sees what the contrastive terms see, masked and with replaced frames; in evaluation
-        all of the speech.
+        In training CTC sees what the contrastive terms see, masked and with replaced frames (or, with
+        `ctc_unmasked_pass`, unmasked); in evaluation all of the speech.
         """
         masked = self.masked(batch)
         counts = self._counts(batch, masked)
@@ -135,29 +142,35 @@ class UniSpeechModel(nn.Module):
         return {name: (value, counts[name]) for name, value in values.items()}
 
     def _values(self, batch: Batch, masked: Masked, temperature: float) -> dict[str, Tensor]:
-        labelled, share, values = self.labelled(batch), self.share(batch), {}
-        evaluated = labelled and not self.training  # CTC then hears everything
+        labelled, config, values = self.labelled(batch), self.config, {}
+        compared = [kind for kind in self.kinds(batch) if kind.share]
+        unmasked = labelled is not None and (config.ctc_unmasked_pass or not self.training)
         replaced = self.replaced(batch, masked)
-        output = self._hear(batch, masked.mask if share or not evaluated else None)
-        own, pool = self._code_all(output, masked, replaced, share > 0, temperature)
-        if share:
+        output = self._hear(batch, masked.mask if compared or not unmasked else None)
+        own, pool = self._code_all(output, masked, replaced, bool(compared), temperature)
+        if compared:
             found = compare(output.frames, masked, batch.keys, own, pool, self)
-            trained = {name: share * found.pop(name) for name in ("contrastive", "diversity")}
-            values |= trained | {f"{name}{self._kind(batch)}": value for name, value in found.items()}
-            told = temperature if masked.count else 0.0
+            values |= contrastive_terms(found, masked, compared, config.diversity, self.quantizer.entries)
+            told = temperature if any(kind.count(masked) for kind in compared) else 0.0
             values["temperature"] = torch.tensor(told, device=output.frames.device)
-        if "penalty" in self.weights and share:
-            penalty = feature_penalty(
-                self.encoder, output, batch[self.inputs[0]], self.config.penalty_padding
-            )
-            values["penalty"] = share * penalty
-        if labelled:
-            heard = self._hear(batch) if evaluated and share else output
+            if "penalty" in self.weights:
+                values["penalty"] = penalty_of(self, output, batch[self.inputs[0]], compared)
+        if labelled is not None:
+            heard = self._hear(batch) if unmasked and compared else output
             frames = heard.frames if replaced is None else self.replace(heard.frames, replaced, pool)
-            tokens = batch["tokens"]
-            losses = ctc_loss(self._log_probs(frames), heard.lengths, tokens.values, tokens.lengths)
-            values |= {"ctc": losses.sum(), "ctc_per_token": losses.detach().sum()}
+            ctc = self._ctc(batch, frames, heard.lengths, labelled)
+            values |= {"ctc": ctc, "ctc_per_token": ctc.detach()}
         return values
+
+    def _ctc(self, batch: Batch, frames: Tensor, lengths: Tensor, labelled: Tensor) -> Tensor:
+        """Sum over the labelled utterances."""
+        tokens = batch["tokens"]
+        columns = (frames, lengths, tokens.values, tokens.lengths)
+        if not labelled.all():
+            index = labelled.nonzero().squeeze(1).to(frames.device)
+            columns = (column.index_select(0, index) for column in columns)
+        frames, *rest = columns
+        return ctc_loss(self._log_probs(frames), *rest).sum()
 
     def _hear(self, batch: Batch, mask: Tensor | None = None) -> EncoderOutput:
         inputs = batch[self.inputs[0]]
@@ -222,7 +235,7 @@ class UniSpeechModel(nn.Module):
         if row["update"] < self.config.alarm_after:
             return None
         entries = self.quantizer.groups * self.quantizer.entries
-        for kind, what in (("", ""), ("_unlabelled", "unlabelled speech: ")):
+        for kind, what in (("", ""), (UNLABELLED, "unlabelled speech: ")):
             if row.get(f"code_perplexity{kind}"):
                 seen = {name: row[f"{name}{kind}"] for name in WATCHED}
                 advice = contrastive_advice(seen, self.config.contrastive.total, entries)

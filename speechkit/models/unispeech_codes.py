@@ -39,10 +39,31 @@ class Coded:
         return parts.places(frames, self.chosen).to(self.targets.device)
 
 
+@dataclass(frozen=True)
+class Compared:
+    """The masked frames beside their targets and distractors.
+
+    Attributes:
+        logits: `(N, 1 + K)` over the true target and its distractors.
+        codes: `(N, G)` of the true targets.
+        probabilities: `(N, G, V)` of the true targets.
+    """
+
+    logits: Tensor
+    codes: Tensor
+    probabilities: Tensor
+
+    def at(self, places: Tensor) -> Compared:
+        """Some of the frames, by their places."""
+        places = places.to(self.logits.device)
+        columns = (self.logits, self.codes, self.probabilities)
+        return Compared(*(column.index_select(0, places) for column in columns))
+
+
 def compare(
     frames: Tensor, masked: Masked, keys: Tensor, own: Coded, pool: Coded, model: UniSpeechModel
-) -> dict[str, Tensor]:
-    """The contrastive terms, diversity and perplexities over the masked frames.
+) -> Compared:
+    """Holds the outputs at masked frames against the codewords there.
 
     Args:
         frames: `(B, T, D)` outputs of the encoder.
@@ -66,8 +87,7 @@ def compare(
     inside = own.places(masked.mask)
     codes = own.quantized.codes.index_select(0, inside)
     probabilities = own.quantized.probabilities.index_select(0, inside)
-    used = parts.usage_values(codes, probabilities, quantizer.entries, model.config.diversity, targets)
-    return parts.contrastive_values(logits) | used
+    return Compared(logits, codes, probabilities)
 
 
 def with_positives(draw: Draw) -> tuple[Draw, Tensor]:

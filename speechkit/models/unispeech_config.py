@@ -51,6 +51,15 @@ class Config(wav2vec2_pretraining_config.Config):
     replace_eval: bool = False
     """Whether the CTC loss is computed with replaced frames in evaluation too; decoding never replaces."""
 
+    mix: Literal["homogeneous", "mixed"] = "homogeneous"
+    """Whether a micro-batch may hold labelled and unlabelled speech; `homogeneous` needs
+    `plan.source_batches: single`. The terms are the same sums in both, but for diversity, which is of the
+    mean over the frames of one kind in a micro-batch."""
+
+    ctc_unmasked_pass: bool = False
+    """Whether CTC hears everything in training too, in a second pass of the encoder, which costs as much as
+    the first one; published is false: hiding frames is CTC's augmentation."""
+
     quantizer_calls: Literal[1, 2] = 1
     """1: a frame has one codeword, for everything; 2: true targets have noise of their own, as released."""
 

@@ -155,7 +155,7 @@ def _make_speech_set(
     if training and hasattr(model, "hear_of"):
         model.hear_of(torch.from_numpy(np.unique(encoded["bert_tokens"].flat)).long())
 
-    if training and manifest.absent:
+    if training and manifest.absent and not getattr(model, "mixes", False):
         check_mixing(config.plan, manifest, _sources(config, manifest), folders)
     augment = Augment(config.augment) if training else None
     if training and config.plan.crops:

@@ -89,7 +89,7 @@ def check_mixing(
         if config.source_batches != "single":
             raise InputError(
                 f"plan.source_batches={config.source_batches}: utterances of both would be in one "
-                f"micro-batch, and {what}; set plan.source_batches=single"
+                f"micro-batch, and {what}; set plan.source_batches=single, or model.mix=mixed"
             )
         if np.intersect1d(sources[absent], sources[~absent]).size:
             raise InputError(

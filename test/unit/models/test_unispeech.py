@@ -252,7 +252,7 @@ def test_alpha_one_is_ctc_alone_on_labelled_speech():
     assert set(losses) == {"ctc", "ctc_per_token"} and model.weights["ctc"] == 1
     counts = model.counts(batch)
     assert counts["bits"] == counts["code_perplexity"] == 0
-    assert model.share(make_labelled("features", False)) == 1
+    assert [kind.share for kind in model.kinds(make_labelled("features", False))] == [1]
 
 
 # T9, and what is not computed

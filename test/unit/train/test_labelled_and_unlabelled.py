@@ -69,6 +69,21 @@ def test_batches_are_all_labelled_or_have_no_tokens(world):
     assert seconds[True] / sum(seconds.values()) == pytest.approx(share, abs=0.04)
 
 
+def test_mixed_batches_have_empty_rows_for_the_unlabelled(world):
+    train = setup(world, exp="mixed", **{"plan.source_batches": "mixed", "model.mix": "mixed"}).train
+    both, heard = 0, set()
+    for update in range(train.plan.updates(0)):
+        for micro_batch in train.plan.row(update):
+            batch = train.reader(micro_batch).batch
+            unlabelled = [utterance.startswith("u") for utterance in batch.ids]
+            heard |= set(batch.ids)
+            both += len(set(unlabelled)) == 2
+            assert ("tokens" in batch) != all(unlabelled)
+            if "tokens" in batch:
+                assert (batch["tokens"].lengths == 0).tolist() == unlabelled
+    assert both > 2 and len(heard) > 20
+
+
 def test_the_checks_of_ctc_concern_the_labelled(world, tmp_path):
     """A labelled utterance with too many tokens is listed with its language; no unlabelled one is."""
     folders = [make_dump(tmp_path / name, 4, seed=i, prefix=name) for i, name in enumerate("ab")]
@@ -101,7 +116,8 @@ def test_languages_that_have_both_kinds_cannot_be_the_sources(world, tmp_path):
 
 
 def test_what_cannot_be_used_is_refused(world, tmp_path):
-    with pytest.raises(InputError, match=r"heard has no `text` and .*set plan\.source_batches=single"):
+    either = r"heard has no `text` and .*set plan\.source_batches=single, or model\.mix=mixed"
+    with pytest.raises(InputError, match=either):
         setup(world, **{"plan.source_batches": "mixed"})
     with pytest.raises(InputError, match="heard/text: no such file, and it is needed"):
         setup(world, [world.heard])
@@ -147,6 +163,12 @@ def test_a_run_over_both_resumes_and_its_encoder_is_fine_tuned(world, capfd):
     } <= told
     assert all({"wer", "cer", "blank_ratio"} <= row.keys() for row in dev)
 
+    mixed = {**options, "plan__source_batches": "mixed", "model__mix": "mixed", "loop__max_updates": 4}
+    assert command(world, "mixed", **mixed) == 0
+    assert {"loss_ctc", "loss_contrastive", "bits", "bits_unlabelled"} <= rows(
+        world.folder / "mixed", "train"
+    )[0].keys()
+
     tuned = {"model__name": "ctc", "init__encoder": world.folder / "whole", "optim__lr": 0.01}
     frozen = "[{pattern: encoder.subsampling.*}]"
     assert command(world, "tuned", **tuned, loop__max_updates=4, freeze=frozen) == 0, capfd.readouterr().err
@@ -159,3 +181,24 @@ def test_a_run_over_both_resumes_and_its_encoder_is_fine_tuned(world, capfd):
     assert not torch.equal(after["head.weight"], before["head.weight"])
     moved = [name for name in after if "blocks.0" in name and not torch.equal(after[name], before[name])]
     assert len(moved) > 5
+
+
+def test_contrastive_learning_goes_on_where_the_labelled_run_ended(world, capfd):
+    """The sequential mode: a run on unlabelled speech alone takes over encoder, codebook and projections."""
+    options = {key.replace(".", "__"): value for key, value in MODEL.items()}
+    first = world.folder / "first"
+    assert world.run("first", **{**options, "plan__source_batches": "mixed"}, loop__max_updates=4) == 0
+    kept = ("quantizer.", "project_q.", "project_hid.")
+    params = ",".join(f"'{first}/final:{prefix}:{prefix}'" for prefix in kept)
+    second = {**options, "model__alpha": 0, "init__encoder": first, "init__params": f"[{params}]"}
+    second |= {"optim__lr": 1e-9, "loop__max_updates": 2}
+    arguments = world.arguments("second", **second)
+    arguments[arguments.index(str(world.train))] = str(world.heard)
+    arguments = [a for a in arguments if a not in ("--tokenizer", str(world.tokenizer))]
+    assert main(["train", *arguments]) == 0, capfd.readouterr().err
+    before, after = weights(first / "final"), weights(world.folder / "second/final")
+    assert set(before) - set(after) == {"head.weight", "head.bias"} and set(after) < set(before)
+    for name, value in after.items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=1e-6, msg=name)
+    told = set().union(*rows(world.folder / "second", "train"))
+    assert "loss_contrastive" in told and not any("ctc" in name for name in told)
