@@ -76,7 +76,7 @@ def _train_command(systems: Systems, system: System, exp: Path, folder: Path, pr
     command += ["train", "--config", system.train]
     command += ["--train", *_there(system.train_sets or systems.train_sets)]
     command += ["--dev", *_there([system.dev_set or systems.dev_set])]
-    if system.stage == 5:
+    if system.stage == 5 or system.tokenizer:
         command += ["--tokenizer", system.tokenizer or systems.tokenizer]
     command += ["--exp", str(folder)]
     command += ["--cmvn", systems.cmvn] if systems.cmvn else []
@@ -162,7 +162,7 @@ def _chosen(folder: Path) -> list[str]:
 
 
 def decode_jobs(systems: Systems, chosen: dict[str, System], seeds: int | None, exp: Path) -> list[Job]:
-    """One job for each system, seed and way of decoding; it covers all test sets."""
+    """One job for each system, seed and way of decoding; it covers all of the system's test sets."""
     jobs = []
     for name, system in chosen.items():
         for seed in _seeds(systems, system, seeds):
@@ -170,7 +170,8 @@ def decode_jobs(systems: Systems, chosen: dict[str, System], seeds: int | None, 
             for how in _decodes(systems, system, chosen):
                 decode = systems.decodes[how]
                 command = ["speechkit", "decode", "--model", str(folder), "--how", how]
-                command += ["--config", decode.config, "--data", *systems.test_sets]
+                sets = system.test_sets or systems.test_sets
+                command += ["--config", decode.config, "--data", *sets]
                 for option in ("lexicon", "lm", "bert", "tune_on"):
                     if getattr(decode, option):
                         command += [f"--{option.replace('_', '-')}", getattr(decode, option)]
@@ -181,21 +182,21 @@ def decode_jobs(systems: Systems, chosen: dict[str, System], seeds: int | None, 
 
 
 def score_jobs(systems: Systems, chosen: dict[str, System], seeds: int | None, exp: Path) -> list[Job]:
-    """One job for each test set; InputError when a decode is missing."""
+    """One job for each test set and unit; InputError when a decode is missing."""
+    folders: dict[tuple[str, str], list[str]] = {}
+    for name, system in chosen.items():
+        runs = product(system.test_sets or systems.test_sets, _seeds(systems, system, seeds))
+        for (data, seed), how in product(runs, _decodes(systems, system, chosen)):
+            folder = exp / name / f"seed{seed}" / f"decode_{Path(data).name}_{how}"
+            if not (folder / "text").exists():
+                raise InputError(f"{folder}/text: no such file; run stage 6 for '{name}' first")
+            folders.setdefault((data, systems.decodes[how].unit), []).append(str(folder))
     jobs = []
-    for data in systems.test_sets:
-        folders = []
-        for name, system in chosen.items():
-            for seed in _seeds(systems, system, seeds):
-                for how in _decodes(systems, system, chosen):
-                    folder = exp / name / f"seed{seed}" / f"decode_{Path(data).name}_{how}"
-                    if not (folder / "text").exists():
-                        raise InputError(f"{folder}/text: no such file; run stage 6 for '{name}' first")
-                    folders.append(str(folder))
-        if folders:
-            command = ["speechkit", "score", "--data", data, *folders]
-            log = exp / "log" / f"score_{Path(data).name}.log"
-            jobs.append(Job(f"score {data}", command, log, runner="decode_cmd"))
+    for (data, unit), decodes in sorted(folders.items(), key=lambda row: systems.test_sets.index(row[0][0])):
+        command = ["speechkit", "score", "--data", data, *decodes]
+        command += ["--unit", unit] if unit != "word" else []
+        log = exp / "log" / f"score_{Path(data).name}.log"
+        jobs.append(Job(f"score {data} by {unit}s", command, log, runner="decode_cmd"))
     return jobs
 
 

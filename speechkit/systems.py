@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +18,12 @@ class Decode:
 
     config: str
     """YAML of `speechkit decode`."""
+    unit: Literal["word", "phone"] = "word"
+    """What is scored, as `speechkit score --unit` says."""
     lexicon: str | None = None
     """Words and their spellings; None leaves the search unconstrained."""
     lm: str | None = None
-    """ARPA language model, or None."""
+    """ARPA language model, or the folder of a neural one; None for none."""
     bert: str | None = None
     """Folder of the BERT that rescores, or (without a slash) a name of Hugging Face's hub, or None."""
     text: str | None = None
@@ -54,8 +57,12 @@ class System:
     like: str | None = None
     """System above this one that it is a variant of: what is not said here is as there, `paper` aside; its
     `options` come after those."""
+    each: dict[str, list[str]] = field(default_factory=dict)
+    """Words and their values: there is a system of each combination, and `{word}` in the name and in all
+    that is said here stands for its value."""
     stage: Literal[4, 5] = 5
-    """4: pre-training, which needs no tokenizer and is not decoded; 5: training or fine-tuning."""
+    """4: pre-training, which has a tokenizer only if it names one, and is not decoded; 5: training or
+    fine-tuning."""
     train: str | None = None
     """YAML of `speechkit train`; None for a system that only decodes another's model, or runs `commands`."""
     options: list[str] = field(default_factory=list)
@@ -77,6 +84,8 @@ class System:
     """Systems that must be there first, with the same seed."""
     decodes: list[str] = field(default_factory=list)
     """Names from the recipe's `decodes`."""
+    test_sets: list[str] = field(default_factory=list)
+    """Those of the recipe's test sets that it is decoded on; empty takes all."""
     seeds: int | None = None
     """Number of seeds (1 ... n), which the command line can only lower; None takes the recipe's."""
     budgets: list[str] = field(default_factory=list)
@@ -135,12 +144,12 @@ class Systems:
     budgets: dict[str, float] = field(default_factory=dict)
     """Name of an amount of labelled speech -> its minutes."""
     baseline: str | None = None
-    """`system/how` that the report compares every row with; None takes the first row."""
+    """`system/how` that the report compares every row with; None takes the first row of each set."""
     paper: str | None = None
     """What the paper's numbers are, such as `CER % of ... (2021), table 2`."""
 
     def __post_init__(self) -> None:
-        self.systems = _completed(self.systems)
+        self.systems = _completed(_repeated(self.systems))
         sets = [Path(path).name for path in self.test_sets]
         for how, decode in self.decodes.items():
             for need in decode.needs:
@@ -150,6 +159,7 @@ class Systems:
                     )
         for name, system in self.systems.items():
             named = [("decodes", how, self.decodes) for how in system.decodes]
+            named += [("test_sets", path, self.test_sets) for path in system.test_sets]
             named += [("budgets", budget, self.budgets) for budget in system.budgets]
             named += [("needs", need, self.systems) for need in system.needs]
             named += [("init_encoder", system.init_encoder, self.systems)] if system.init_encoder else []
@@ -158,11 +168,38 @@ class Systems:
             named += [("paper", name, sets) for numbers in system.paper.values() for name in numbers]
             for key, value, known in named:
                 if value not in known:
-                    words = {"decodes": "decode", "budgets": "budget", "paper": "decode or test set"}
-                    what = words.get(key, "system")
+                    words = {"decodes": "decode", "budgets": "budget", "test_sets": "test set"}
+                    what = {**words, "paper": "decode or test set"}.get(key, "system")
                     raise ValueError(
                         f"systems.{name}.{key}: no {what} '{value}'{nearest(value, list(known))}"
                     )
+
+
+def _repeated(systems: dict[str, System]) -> dict[str, System]:
+    """The same with a system for each combination of values in the place of those that have `each`.
+
+    Raises:
+        ValueError: two systems would have the same name.
+    """
+    done: dict[str, System] = {}
+    for name, system in systems.items():
+        for values in product(*system.each.values()):
+            words = dict(zip(system.each, values))
+            if (key := _say(name, words)) in done:
+                raise ValueError(f"systems.{name}: there is a '{key}' already; say each {{word}} in the name")
+            said = {spec.name: _say(getattr(system, spec.name), words) for spec in fields(System)}
+            done[key] = replace(system, **{**said, "each": {}}) if words else system
+    return done
+
+
+def _say(value: Any, words: dict[str, str]) -> Any:
+    """Texts, and those of lists, with values in the place of `{word}`; anything else as it is."""
+    if isinstance(value, list):
+        return [_say(item, words) for item in value]
+    if isinstance(value, str):
+        for word, said in words.items():
+            value = value.replace(f"{{{word}}}", said)
+    return value
 
 
 def _completed(systems: dict[str, System]) -> dict[str, System]:
@@ -253,6 +290,7 @@ def _below(systems: Systems, work: Path) -> Systems:
         name: replace(
             s,
             train_sets=[*map(move, s.train_sets)],
+            test_sets=[*map(move, s.test_sets)],
             dev_set=move(s.dev_set),
             tokenizer=move(s.tokenizer),
             options=fill(s.options),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--exp", type=Path, default=Path("exp"), help="folder with the systems (default: %(default)s)")
     add("--out", type=Path, default=Path("RESULTS.md"), help="file to write (default: %(default)s)")
     add("--systems", type=Path, help="conf/systems.yaml: order of rows, titles, baseline, what is missing")
-    add("--tables", type=Path, nargs="+", default=[], help="JSON files `row: {column: value}`, a table each")
+    add("--tables", type=Path, nargs="*", default=[], help="JSON files `row: {column: value}`, a table each")
+    add("--pictures", type=Path, nargs="*", default=[], help="further PNGs, copied into images/")
     add("--baseline", help="`system/how` to compare with (default: the systems file's, or the first row)")
     add("--plots", type=true_or_false, default=True, help="draw pictures into images/ beside the file")
 
@@ -42,7 +44,10 @@ def run(args: argparse.Namespace) -> int | None:
         args.baseline or (systems.baseline if systems else None),
         {name: system.title for name, system in systems.systems.items()} if systems else {},
         _missing(systems, rows),
-        _draw(rows, points, args.exp, args.out) if args.plots and rows else [],
+        [
+            *(_draw(rows, points, args.exp, args.out) if args.plots and rows else []),
+            *(_bring(path, args.out) for path in args.pictures),
+        ],
         args.exp / "test_scorings.jsonl",
         points,
         {path.stem.replace("_", " ").capitalize(): _read_table(path) for path in args.tables},
@@ -76,8 +81,10 @@ def _about(systems) -> dict:
     return about
 
 
-def _sets(systems) -> list[str]:
-    return [Path(path).name for path in systems.test_sets] if systems else []
+def _sets(systems, system=None) -> list[str]:
+    """Names of all test sets, or of those of one system."""
+    paths = (system.test_sets if system else []) or (systems.test_sets if systems else [])
+    return [Path(path).name for path in paths]
 
 
 def _missing(systems, rows) -> list[str]:
@@ -86,7 +93,7 @@ def _missing(systems, rows) -> list[str]:
     seeds = {(row.system, row.how, row.set): row.seeds for row in rows}
     for name, how in _planned(systems):
         count = systems.systems[name].seeds or systems.seeds
-        for set_name in _sets(systems):
+        for set_name in _sets(systems, systems.systems[name]):
             done = seeds.get((name, how, set_name), [])
             if not done:
                 lines.append(f"{name}/{how} on {set_name}: not run, or failed")
@@ -137,7 +144,7 @@ def _tuned(systems, exp: Path) -> dict[str, str]:
 
 def _draw(rows, points, exp: Path, out: Path) -> list[tuple[str, str]]:
     """Draws the pictures; caption and relative path of each."""
-    from speechkit.metrics import plots, plots_fusion
+    from speechkit.metrics import plots, plots_fusion, plots_transfer
 
     folder = out.parent / "images"
     drawn = [
@@ -146,5 +153,19 @@ def _draw(rows, points, exp: Path, out: Path) -> list[tuple[str, str]]:
         *plots.draw_classes(rows, folder),
         *plots.draw_learning_curves(exp, [row.system for row in rows], folder),
         *plots_fusion.draw_gates(exp, [row.system for row in rows], folder),
+        *plots_transfer.draw_distances(exp, [row.system for row in rows], folder),
     ]
     return [(caption, f"images/{path.name}") for caption, path in drawn]
+
+
+def _bring(path: Path, out: Path) -> tuple[str, str]:
+    """Copies a picture that another command drew; its caption and relative path."""
+    from speechkit.errors import InputError
+    from speechkit.files import atomic_write
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such picture")
+    place = f"images/{path.name}"
+    with open(path, "rb") as source, atomic_write(out.parent / place, "wb") as copy:
+        shutil.copyfileobj(source, copy)
+    return path.stem.replace("_", " ").capitalize(), place

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from speechkit.errors import ProblemsError
-from speechkit.jobs import decode_jobs
+from speechkit.files import write_text
+from speechkit.jobs import decode_jobs, score_jobs, train_jobs
 from speechkit.systems import read_systems, select
 
 HEAD = """
@@ -59,11 +60,67 @@ def test_a_variant_has_what_it_does_not_say(tmp_path):
             "systems.a.like: no system 'b' above it",
         ),
         (["a: {like: ctc, title: a, commands: [true]}"], "commands stand instead of train"),
+        (["a: {title: a, each: {x: [b, c]}}"], r"systems.a: there is a 'a' already; say each \{word\}"),
+        (
+            ["a: {like: ctc, title: a, test_sets: [dump/tset]}"],
+            "no test set 'dump/tset'; did you mean 'dump/",
+        ),
     ],
 )
 def test_what_cannot_be_a_variant_is_refused(tmp_path, lines, says):
     with pytest.raises(ProblemsError, match=says):
         read(tmp_path, *(line.replace("[true]", '["ls"]') for line in lines))
+
+
+def test_a_system_is_repeated_for_each_combination(tmp_path):
+    systems = read(
+        tmp_path,
+        '"pre_{way}": {each: {way: [one, two]}, title: "{way}", stage: 4, train: "conf/{way}.yaml"}',
+        '"{way}_{set}": {like: ctc, each: {way: [one, two], set: [ky, nl]}, title: "{way} of {set}", '
+        'init_encoder: "pre_{way}", train_sets: ["dump/{set}"], options: ["c={set}{seed}"]}',
+        "more: {like: two_nl, title: more}",
+    )
+    names = ["ctc", "pre_one", "pre_two", "one_ky", "one_nl", "two_ky", "two_nl", "more"]
+    assert list(systems) == names
+    assert systems["pre_two"].train == "conf/two.yaml" and systems["pre_two"].title == "two"
+    last, work = systems["two_nl"], tmp_path / "work"
+    assert (last.title, last.init_encoder, last.train_sets) == ("two of nl", "pre_two", [f"{work}/dump/nl"])
+    assert last.options == [f"a={work}/b", "c=nl{seed}"] and last.seeds == 2 and not last.each
+    assert systems["more"].train_sets == last.train_sets
+
+
+def test_a_system_has_test_sets_and_a_unit_of_its_own(tmp_path):
+    path = tmp_path / "systems.yaml"
+    head = HEAD.replace("[dump/test]", "[dump/test, dump/far]").replace(
+        "fused.yaml}", "fused.yaml, unit: phone}"
+    )
+    own = "  own: {like: ctc, title: o, decodes: [greedy, fused], test_sets: [dump/far], seeds: 1}\n"
+    path.write_text(head + own)
+    systems, exp = read_systems(path), tmp_path / "exp"
+    jobs = {job.name: job.command for job in decode_jobs(systems, systems.systems, 1, exp)}
+    assert jobs["ctc/seed1/greedy"][-2:] == ["dump/test", "dump/far"]
+    assert jobs["own/seed1/fused"][-2:] == ["--data", "dump/far"]
+    for run in ("ctc/seed1/decode_test_greedy", "ctc/seed1/decode_far_greedy"):
+        write_text(exp / run / "text", "u a\n")
+    for how in ("greedy", "fused"):
+        write_text(exp / f"own/seed1/decode_far_{how}/text", "u a\n")
+    scored = {job.name: job.command[4:] for job in score_jobs(systems, systems.systems, 1, exp)}
+    assert scored == {
+        "score dump/test by words": [f"{exp}/ctc/seed1/decode_test_greedy"],
+        "score dump/far by words": [f"{exp}/{name}/seed1/decode_far_greedy" for name in ("ctc", "own")],
+        "score dump/far by phones": [f"{exp}/own/seed1/decode_far_fused", "--unit", "phone"],
+    }
+
+
+def test_pretraining_has_a_tokenizer_only_when_it_names_one(tmp_path):
+    path = tmp_path / "systems.yaml"
+    rows = "  {}: {{title: t, stage: 4, train: c.yaml{}}}\n"
+    path.write_text(HEAD + rows.format("none", "") + rows.format("own", ", tokenizer: data/phones"))
+    systems = read_systems(path)
+    none, own = (
+        " ".join(job.command) for job in train_jobs(systems, systems.systems, 1, Path("exp"), stage=4)
+    )
+    assert "--tokenizer" not in none and "--tokenizer data/phones --exp" in own
 
 
 def test_a_decode_is_left_out_without_the_systems_that_it_needs(tmp_path):

@@ -243,6 +243,17 @@ def test_further_tables_and_what_was_tuned(recipe):
     assert report(*options) == 1
 
 
+def test_further_pictures_are_brought_along(recipe, capsys):
+    drawn = recipe / "exp/big/codes_of_phones.png"
+    drawn.write_bytes(b"\x89PNG drawn elsewhere")
+    assert report("--plots", "false", "--pictures", str(drawn)) == 0
+    assert "![Codes of phones](images/codes_of_phones.png)" in (recipe / "RESULTS.md").read_text()
+    assert (recipe / "images/codes_of_phones.png").read_bytes() == drawn.read_bytes()
+    drawn.unlink()
+    assert report("--plots", "false", "--pictures", str(drawn)) == 1
+    assert "codes_of_phones.png: no such picture" in capsys.readouterr().err
+
+
 # ---- what stands beside the results ------------------------------------------------------------------
 
 BESIDE = (
