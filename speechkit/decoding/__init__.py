@@ -31,6 +31,8 @@ class DecodeConfig:
     """Search options to tune, each with the values to try; needs --tune-on."""
     tune_utterances: int | None = None
     """Tune on that many utterances, evenly spread over the tuning set; None takes all."""
+    tune_by: str = "words"
+    """What the best options err in least: words, or characters (without spaces: for Chinese and its like)."""
     precision: str = "fp32"
     """fp32 or bf16 (autocast)."""
 
@@ -38,6 +40,8 @@ class DecodeConfig:
         check_range("seconds", self.seconds, 1)
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision={self.precision} must be fp32 or bf16")
+        if self.tune_by not in ("words", "characters"):
+            raise ValueError(f"tune_by={self.tune_by} must be words or characters")
         for key, values in self.grid.items():
             if not hasattr(self.search, key):
                 raise ValueError(f"grid.{key}: the search {self.search.name} has no such option")

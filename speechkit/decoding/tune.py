@@ -10,7 +10,7 @@ from pathlib import Path
 from speechkit.data.kaldi_dir import read_data_dir
 from speechkit.decoding.recognizer import Heads, Recognizer
 from speechkit.errors import InputError
-from speechkit.metrics.error_rate import wer
+from speechkit.metrics.error_rate import cer, wer
 from speechkit.search.hypothesis import Hypothesis
 
 
@@ -21,7 +21,8 @@ def tune(recognizer: Recognizer, folder: Path) -> dict:
     where the first is as before. The first best combination wins.
 
     Returns:
-        `{"set", "utterances", "trials": [{options..., "wer", "errors", "words"}], "chosen": {options}}`.
+        `{"set", "utterances", "trials": [{options..., "wer", "errors", "words"}], "chosen": {options}}`; with
+        `cer` and `characters` where characters are counted.
 
     Raises:
         InputError: no transcripts, or an utterance that cannot be read.
@@ -34,17 +35,19 @@ def tune(recognizer: Recognizer, folder: Path) -> dict:
     late = getattr(recognizer.searcher, "second_pass_options", ())
     # Options of the second pass vary fastest.
     grid = dict(sorted(recognizer.config.grid.items(), key=lambda option: option[0] in late))
+    by = recognizer.config.tune_by
+    rate = {"words": "wer", "characters": "cer"}[by]
     wanted, trials, search = [normalise(references[utterance]) for utterance in ids], [], _Search()
     for values in itertools.product(*grid.values()):
         options = dict(zip(grid, values))
         trial = recognizer.with_search(**options)
         text = trial.searcher.text
         heard = [normalise(text(nbest[0]) if nbest else "") for nbest in search(trial, heads)]
-        counts = wer(wanted, heard)
-        trials.append({**options, "wer": round(counts.rate, 4), **counts.as_dict()})
+        counts = wer(wanted, heard) if by == "words" else cer(wanted, heard, spaces=False)
+        trials.append({**options, rate: round(counts.rate, 4), **counts.as_dict(by)})
         shown = " ".join(f"{key}={value:g}" for key, value in options.items())
         print(f"speechkit decode: tuning on {folder}: {shown}: {counts.line()}", file=sys.stderr, flush=True)
-    best = min(trials, key=lambda row: row["wer"])
+    best = min(trials, key=lambda row: row[rate])
     return {
         "set": str(folder),
         "utterances": len(ids),

@@ -66,13 +66,16 @@ def test_a_lexicon_confines_the_words(world, exp):
         assert set(line.split()[1:]) <= allowed
 
 
-def test_tuning_takes_the_best_trial_and_writes_all_down(world, exp):
+@pytest.mark.parametrize(("by", "rate"), [("words", "wer"), ("characters", "cer")])
+def test_tuning_takes_the_best_trial_and_writes_all_down(world, exp, by, rate):
     options = ["search.name=ctc_beam", "search.beam=4", "grid={word_bonus: [-2, 0, 4]}", "--how", "tuned"]
+    options.append(f"tune_by={by}")
     options += ["--lexicon", str(world.folder / "words"), "--tune-on", str(world.dev)]
     assert main(["decode", "--model", str(exp), "--data", str(world.train), *options]) == 0
     tuned = json.loads((exp / "tune_tuned.json").read_text())
     assert [trial["word_bonus"] for trial in tuned["trials"]] == [-2, 0, 4]
-    best = min(tuned["trials"], key=lambda trial: trial["wer"])
+    best = min(tuned["trials"], key=lambda trial: trial[rate])
+    assert best[rate] == pytest.approx(100 * best["errors"] / best[by], abs=1e-4)
     assert tuned["chosen"] == {"word_bonus": best["word_bonus"]}
     record = json.loads((exp / "decode_train_tuned" / "decode.json").read_text())
     assert record["tuned_on"] == tuned
