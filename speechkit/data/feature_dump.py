@@ -258,7 +258,7 @@ def _write_tables(path: Path, config: Any, options: Options, parts: list[_Made])
         "speeds": [1.0, *options.speeds],
     }
     if options.cmvn:
-        origin = {"config": values, "speaker_cmvn": options.speaker_cmvn}
+        origin = {key: summary[key] for key in ("config", "config_hash", "speaker_cmvn")}
         write_json(path / "cmvn.json", {**statistics.to_dict(), **origin})
     if options.dump:
         write_json(path / "features.json", summary)
