@@ -1,4 +1,4 @@
-"""`speechkit picture curves|mask|fusion`: how a run went, what it masks, what speech and BERT exchange."""
+"""`speechkit picture curves|mask|fusion|alignment`: how runs go, what they mask, where tokens listen."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the actions."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="curves|mask|fusion")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="curves|mask|fusion|alignment")
     curves = actions.add_parser(
-        "curves", help="perplexities, accuracies, gates and losses", allow_abbrev=False
+        "curves", help="perplexities, accuracies, gates, distances and losses", allow_abbrev=False
     )
     curves.add_argument("--exp", type=Path, required=True, help="folder of a run, with metrics.jsonl")
     curves.add_argument("--out", type=Path, help="PNG to write (pretraining.png in that folder)")
@@ -20,7 +20,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fusion = actions.add_parser(
         "fusion", help="gates, attention and firing of a system with BERT", allow_abbrev=False
     )
-    for action, trained in ((mask, "pre-training run"), (fusion, "run of a system with BERT")):
+    alignment = actions.add_parser(
+        "alignment", help="attention of a decoder, or the lattice of a transducer", allow_abbrev=False
+    )
+    runs = {
+        mask: "pre-training run",
+        fusion: "run of a system with BERT",
+        alignment: "run with an attention decoder, or of a transducer",
+    }
+    for action, trained in runs.items():
         action.add_argument("--model", type=Path, required=True, help=f"checkpoint or folder of a {trained}")
         action.add_argument(
             "--data", type=Path, required=True, help="data directory made by speechkit format"
@@ -38,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
         draw_pretraining(args.exp / "metrics.jsonl", path)
     else:
         path = args.out
-        (_mask if args.action == "mask" else _fusion)(args)
+        (_mask if args.action == "mask" else _look)(args)
     print(f"speechkit picture: {path}", file=sys.stderr)
 
 
@@ -61,7 +69,7 @@ def _mask(args: argparse.Namespace) -> None:
     draw_mask(waveform, mask, rate, offset, name, args.out)
 
 
-def _fusion(args: argparse.Namespace) -> None:
+def _look(args: argparse.Namespace) -> None:
     import torch
 
     from speechkit.data.audio import resample
@@ -75,7 +83,7 @@ def _fusion(args: argparse.Namespace) -> None:
     if not hasattr(recognizer.model, "look"):
         kind = recognizer.run.model.name
         raise InputError(
-            f"{args.model}: a model of kind {kind} has nothing between speech and a BERT to draw"
+            f"{args.model}: a model of kind {kind} has neither a BERT beside speech nor a decoder to draw"
         )
     name, waveform = read_utterance(args.data, args.utterance)
     samples = waveform if encoder.rate == 16000 else resample(waveform, 16000, encoder.rate)

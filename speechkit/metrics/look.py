@@ -1,4 +1,4 @@
-"""What a system with a linguistic side did with one utterance, to be drawn."""
+"""What a system did with one utterance between its frames and its tokens, to be drawn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass
 class Look:
-    """Gates, attention and firing of one utterance; all on the CPU.
+    """Gates, attention, alignments and firing of one utterance; all on the CPU.
 
     Attributes:
         tokens: what stands at each of the M positions of the linguistic side, such as "[CLS]" or "##s".
@@ -18,6 +18,7 @@ class Look:
         token_gates: name -> `(M,)`.
         attention: name -> `(M, T)` weights, the mean over heads; each token's sum to 1 where tokens read
             frames, each frame's where frames read tokens.
+        shares: name -> `(M, T)` weights of frames for each token, to be drawn as curves over time.
         alpha: `(T,)` weights of integrate-and-fire, scaled so that they sum to the number of tokens.
     """
 
@@ -26,6 +27,7 @@ class Look:
     frame_gates: dict[str, Tensor] = field(default_factory=dict)
     token_gates: dict[str, Tensor] = field(default_factory=dict)
     attention: dict[str, Tensor] = field(default_factory=dict)
+    shares: dict[str, Tensor] = field(default_factory=dict)
     alpha: Tensor | None = None
 
     def add_gate(self, name: str, values: Tensor, frames: bool) -> None:

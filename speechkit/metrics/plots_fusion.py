@@ -1,4 +1,4 @@
-"""Pictures of how a speech encoder and a BERT read each other in one utterance, and of where tokens fire."""
+"""Pictures of one utterance: where tokens listen, lie and fire, and how speech and a BERT read each other."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ READERS = {
     "linguistic": "linguistic-guided: where each token of BERT's output listens",
     "acoustic": "acoustic-guided: which token each frame reads",
     "replacement": "position queries: where each position listens",
+    "attention": "attention of the decoder: where each token listens",
+    "lattice": "share of all alignments in which a frame is reached before this label",
+    "q": "weight of each frame for the embedding of a label",
 }
-"""Name in `Look.attention` -> title."""
+"""Name in `Look.attention` or `Look.shares` -> title."""
 
 FULL = 1e-4  # what a sum may lack of a whole number by rounding
 
@@ -85,7 +88,7 @@ def draw_gates(exp: Path, systems: Sequence[str], folder: Path) -> Drawn:
 
 
 def draw_look(waveform: np.ndarray, look: Look, clock: Clock, title: str, path: str | Path) -> None:
-    """Draws, under a spectrogram: firing, gates of frames, attention over frames, gates of tokens.
+    """Draws, under a spectrogram: firing, gates of frames, attention and shares over frames, gates of tokens.
 
     Args:
         waveform: `(S,)` at 16 kHz.
@@ -101,6 +104,7 @@ def draw_look(waveform: np.ndarray, look: Look, clock: Clock, title: str, path: 
         panels.append((1.3, partial(_frame_gates, look, clock)))
     tokens = len(look.tokens)
     panels += [(0.6 + 0.2 * tokens, partial(_map, look, clock, name)) for name in look.attention]
+    panels += [(1.6, partial(_shares, look, clock, name)) for name in look.shares]
     if look.token_gates:
         panels.append((1.5, partial(_token_gates, look)))
     heights = [height for height, _ in panels]
@@ -172,6 +176,20 @@ def _map(look: Look, clock: Clock, name: str, axes: Any) -> None:
     axes.grid(visible=False)
     axes.set_yticks(range(tokens), look.tokens, fontsize=8)
     axes.set_title(READERS.get(name, name), loc="left")
+    _over_time(axes, clock.edges(look.frames)[1])
+
+
+def _shares(look: Look, clock: Clock, name: str, axes: Any) -> None:
+    """A curve a token over the frames, with the token at its highest place."""
+    times = clock.times(look.frames)
+    for number, (token, values) in enumerate(zip(look.tokens, look.shares[name].numpy())):
+        colour = COLOURS[number % len(COLOURS)]
+        axes.plot(times, values, color=colour)
+        top = values.argmax()
+        axes.text(times[top], values[top], token, fontsize=7, ha="center", va="bottom", color=colour)
+    axes.set_title(READERS.get(name, name), loc="left")
+    axes.set(ylabel="weight", ylim=(0, None))
+    axes.margins(y=0.2)
     _over_time(axes, clock.edges(look.frames)[1])
 
 

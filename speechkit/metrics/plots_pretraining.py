@@ -12,6 +12,7 @@ PANELS = {
     "perplexity": (r"(\w+_)?perplexity(_[\w-]+)?", "codes or classes in use"),
     "accuracy": (r"accuracy(_[\w-]+)?", "share of predictions that are right"),
     "gates": (r"gate_\w+", "mean of the gates: how much is let in"),
+    "distance": ("loss_embedding", "distance to BERT's embeddings, summed over tokens"),
     "truth": ("truth|gold", "share of what BERT reads that is the truth"),
     "loss": ("bits|loss", "bits, or the loss that is trained on"),
 }
@@ -19,7 +20,7 @@ PANELS = {
 
 
 def draw_pretraining(metrics: Path, path: Path) -> None:
-    """Draws a run's perplexities, accuracies, gates and losses over updates: dev solid, training dotted.
+    """Draws a run's perplexities, accuracies, gates, distances and losses: dev solid, training dotted.
 
     Args:
         metrics: metrics.jsonl of the run.
@@ -34,8 +35,8 @@ def draw_pretraining(metrics: Path, path: Path) -> None:
     found = {title: curves for title, curves in found.items() if curves}
     if not found.keys() - {"loss"}:
         raise InputError(
-            f"{metrics}: neither perplexity nor accuracy nor gates in it; is this a run of pre-training, or "
-            "of a system with BERT?"
+            f"{metrics}: neither perplexity nor accuracy nor gates nor distances in it; is this a run of "
+            "pre-training, or of a system with BERT?"
         )
     with figure(path, (4.2 * len(found), 3.6), len(found)) as axes:
         for each, (title, curves) in zip(axes, found.items()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from speechkit.config import load_kind
@@ -14,6 +15,7 @@ from speechkit.errors import InputError
 from speechkit.losses.ctc import ctc_loss
 from speechkit.losses.embedding_regression import Regression, frame_weights
 from speechkit.losses.transducer_lattice import Occupations
+from speechkit.metrics.look import Look
 from speechkit.models.assets import Assets
 from speechkit.models.ctc import CtcModel, check_options, log_softmax
 from speechkit.models.embedding_transfer import Teacher
@@ -113,6 +115,24 @@ class TransducerModel(CtcModel):
         """The greedy text of each utterance, as the output `""`."""
         found = transducer_greedy(self, *heads["transducer"], self.config.max_symbols, self.tokenizer.blank)
         return {"": [self.tokenizer.decode(hypothesis.tokens) for hypothesis in found]}
+
+    def look(self, batch: Batch) -> Look:
+        """Where the labels of the greedy answer may lie, over all alignments; a batch of one utterance.
+
+        `lattice` is the share of paths that visit a node, in the row of the label that is due there; `q` the
+        weights of frames that the regression of each label's embedding sees.
+        """
+        frames, lengths = self.encode(batch)["transducer"]
+        (found,) = transducer_greedy(self, frames, lengths, self.config.max_symbols, self.tokenizer.blank)
+        labels = torch.tensor([found.tokens], dtype=torch.int64, device=frames.device).view(1, -1)
+        states = self.joint.of_states(self.prediction(labels))
+        sizes = lengths, torch.tensor([labels.size(1)], device=frames.device)
+        _, lattice = self.joint.loss(frames, states, labels, *sizes)
+        look = Look([*(self.tokenizer.vocab[label] for label in found.tokens), "(end)"], int(lengths))
+        look.tokens_read("lattice", lattice.node.transpose(1, 2)[:, None])
+        weighting = self.config.transfer.weighting if self.config.transfer else "node_norm"
+        look.shares["q"] = frame_weights(lattice, weighting)[0].T.cpu()
+        return look
 
     def start(self, count: int) -> tuple[Tensor, Memory]:
         """`(N, J)` states after no label, and memories."""
