@@ -79,7 +79,8 @@ def _train_command(systems: Systems, system: System, exp: Path, folder: Path, pr
     if system.stage == 5 or system.tokenizer:
         command += ["--tokenizer", system.tokenizer or systems.tokenizer]
     command += ["--exp", str(folder)]
-    command += ["--cmvn", systems.cmvn] if systems.cmvn else []
+    cmvn = system.cmvn or systems.cmvn
+    command += ["--cmvn", cmvn] if cmvn not in (None, "none") else []
     if system.init_encoder:
         command += ["--init-encoder", str(exp / system.init_encoder / "seed{seed}")]
     return command

@@ -80,6 +80,9 @@ class System:
     """Data directory to validate on, or a pattern; None takes the recipe's."""
     tokenizer: str | None = None
     """Tokenizer folder; None takes the recipe's."""
+    cmvn: str | None = None
+    """CMVN statistics, in which `{work}` and `{seed}` may stand; None takes the recipe's, `none` gives none, for
+    an encoder that brings its own."""
     needs: list[str] = field(default_factory=list)
     """Systems that must be there first, with the same seed."""
     decodes: list[str] = field(default_factory=list)
@@ -293,6 +296,7 @@ def _below(systems: Systems, work: Path) -> Systems:
             test_sets=[*map(move, s.test_sets)],
             dev_set=move(s.dev_set),
             tokenizer=move(s.tokenizer),
+            cmvn=fill([s.cmvn])[0] if s.cmvn else None,
             options=fill(s.options),
             commands=fill(s.commands),
         )

@@ -1,5 +1,6 @@
 """Systems that are variants of others in conf/systems.yaml."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,21 @@ def test_pretraining_has_a_tokenizer_only_when_it_names_one(tmp_path):
         " ".join(job.command) for job in train_jobs(systems, systems.systems, 1, Path("exp"), stage=4)
     )
     assert "--tokenizer" not in none and "--tokenizer data/phones --exp" in own
+
+
+def test_statistics_are_the_recipes_the_systems_own_or_none(tmp_path):
+    path = tmp_path / "systems.yaml"
+    rows = "  {}: {{title: t, train: c.yaml{}}}\n"
+    own = ', cmvn: "{work}/exp/a/seed{seed}/cmvn.json"'
+    path.write_text(
+        HEAD + rows.format("recipes", "") + rows.format("none", ", cmvn: none") + rows.format("own", own)
+    )
+    systems = replace(read_systems(path, Path("w")), cmvn="w/cmvn.json")
+    jobs = train_jobs(systems, systems.systems, 2, Path("w/exp"))
+    with_them = [job for job in jobs if "--cmvn" in job.command and not job.name.startswith("ctc")]
+    given = {job.name: job.command[1 + job.command.index("--cmvn")] for job in with_them}
+    recipes = {f"recipes/seed{seed}": "w/cmvn.json" for seed in (1, 2)}
+    assert given == {**recipes, **{f"own/seed{seed}": f"w/exp/a/seed{seed}/cmvn.json" for seed in (1, 2)}}
 
 
 def test_a_decode_is_left_out_without_the_systems_that_it_needs(tmp_path):
