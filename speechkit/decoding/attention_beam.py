@@ -1,4 +1,4 @@
-"""Beam search of attention decoders with CTC, and an n-gram model of their tokens where one is given."""
+"""Beam search of attention decoders with CTC, and a language model of their tokens where one is given."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from speechkit.decoding.resources import Resources
 from speechkit.errors import InputError
+from speechkit.lm.neural import LmReading
 from speechkit.lm.ngram import NgramLM
 from speechkit.search.attention_beam import AttentionBeam, AttentionBeamConfig
 from speechkit.search.beam_fusion import Fusion
@@ -43,7 +44,8 @@ class Beam:
         self.config, self.model, self.tokenizer = config, resources.model, resources.assets.tokenizer
         vocab, eos, blank = self.tokenizer.vocab, self.tokenizer.eos, self.tokenizer.blank
         never = [i for i, token in enumerate(vocab) if token in SPECIAL_TOKENS and i != eos]
-        lm = token_fusion(config, vocab, resources.lm) if resources.lm is not None else None
+        ngram, self.neural = resources.token_lm()
+        lm = token_fusion(config, vocab, ngram) if ngram is not None else None
         self.beam = AttentionBeam(config, eos, blank, never, lm)
         self.searched = self.cut = self.failed = 0
 
@@ -56,7 +58,10 @@ class Beam:
                 )
             log_probs = heads["ctc"][0]
         lengths = heads[self.config.head][1]
-        found = self.beam([(self.model.reading(heads), 1 - weight)], lengths, log_probs)
+        networks = [(self.model.reading(heads), 1 - weight)]
+        if self.neural is not None:
+            networks.append((LmReading(self.neural), self.config.lm_weight))
+        found = self.beam(networks, lengths, log_probs)
         self._tell(found)
         return [[replace(h, words=self.tokenizer.decode(h.tokens).split()) for h in nbest] for nbest in found]
 

@@ -78,7 +78,7 @@ class Recognizer:
             exp: the folder.
             config: how to search, or a YAML file that says so; None is the greedy search.
             lexicon: words that the search is confined to, or their spellings.
-            lm: ARPA language model.
+            lm: ARPA language model, or the folder of a neural one.
             bert: folder of the BERT that rescores.
             device: such as "cuda"; None takes a GPU when there is one.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from speechkit.errors import InputError
 from speechkit.lm.arpa import read_arpa
 from speechkit.lm.masked import MaskedLM
+from speechkit.lm.neural import NeuralLm
 from speechkit.lm.ngram import NgramLM
 from speechkit.models.assets import Assets
 from speechkit.search.hypothesis import Hypothesis
@@ -52,8 +53,41 @@ class Resources:
 
     @functools.cached_property
     def lm(self) -> NgramLM | None:
-        """The n-gram model."""
+        """The n-gram model; InputError where a neural one was given."""
+        if self.lm_path is not None and self.lm_path.is_dir():
+            raise InputError(
+                f"--lm {self.lm_path}: a folder; this search takes an n-gram model in ARPA format "
+                "(attention_beam and transducer_beam take neural ones too)"
+            )
         return read_arpa(self.lm_path) if self.lm_path is not None else None
+
+    @functools.cached_property
+    def neural_lm(self) -> NeuralLm | None:
+        """The neural language model, on the model's device, where `--lm` is the folder of one.
+
+        Raises:
+            InputError: a model of another kind, or of other tokens than the recogniser's.
+        """
+        if self.lm_path is None or not self.lm_path.is_dir():
+            return None
+        from speechkit.train.checkpoint import load_model
+
+        model, run, assets = load_model(self.lm_path, next(self.model.parameters()).device)
+        if not hasattr(model, "for_search"):
+            raise InputError(
+                f"--lm {self.lm_path}: a model of kind {run.model.name}, not causal_lm, nor an ARPA file"
+            )
+        if assets.tokenizer.vocab != self.assets.tokenizer.vocab:
+            raise InputError(
+                f"--lm {self.lm_path}: its {len(assets.tokenizer)} tokens are not the recogniser's "
+                f"{len(self.assets.tokenizer)}; train it with the same --tokenizer"
+            )
+        return model.for_search()
+
+    def token_lm(self) -> tuple[NgramLM | None, NeuralLm | None]:
+        """The language model of tokens, of either kind; the other is None, or both where there is none."""
+        neural = self.neural_lm
+        return (None, neural) if neural is not None else (self.lm, None)
 
     @functools.cached_property
     def masked_lm(self) -> MaskedLM | None:

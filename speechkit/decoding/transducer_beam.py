@@ -1,4 +1,4 @@
-"""Beam search of a transducer, with an n-gram model of its tokens where one is given."""
+"""Beam search of a transducer, with a language model of its tokens where one is given."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Beam:
         self.head, self.model, self.tokenizer = config.head, resources.model, resources.assets.tokenizer
         vocab, blank = self.tokenizer.vocab, self.tokenizer.blank
         never = [i for i, token in enumerate(vocab) if token in SPECIAL_TOKENS and i != blank]
-        self.beam = TransducerBeam(config, vocab, resources.lm, blank, tuple(never))
+        ngram, neural = resources.token_lm()
+        self.beam = TransducerBeam(config, vocab, ngram, blank, tuple(never), neural)
 
     def __call__(self, heads: dict[str, tuple[Tensor, Tensor]]) -> list[list[Hypothesis]]:
         found = self.beam(self.model, *heads[self.head])

@@ -12,6 +12,7 @@ from pathlib import Path
 from speechkit.config import to_dict
 from speechkit.decoding.recognizer import Recognizer
 from speechkit.decoding.timing import Stopwatch, runs_after
+from speechkit.decoding.word_times import write_ctm
 from speechkit.errors import InputError
 from speechkit.files import atomic_folder, hash_json, write_json, write_text
 from speechkit.metrics.environment import environment
@@ -25,8 +26,9 @@ def decode_set(recognizer: Recognizer, folder: Path) -> tuple[dict[str, list[Hyp
 
     Returns:
         N-best lists by utterance, and `{"seconds_audio", "seconds_wall", "seconds_after_encoder",
-        "data_hash"}`; the time after the encoder is all that follows `model.encoder` (or, in a model that has
-        none, `model.encode`) until the hypotheses of a batch are there.
+        "unfinished", "nothing_found", "data_hash"}`; the time after the encoder is all that follows
+        `model.encoder` (or, in a model that has none, `model.encode`) until the hypotheses of a batch are
+        there; counted are utterances whose best hypothesis did not end, and those without any hypothesis.
     """
     recognizer.resources.forget()
     watch = Stopwatch(recognizer.device)
@@ -44,11 +46,16 @@ def decode_set(recognizer: Recognizer, folder: Path) -> tuple[dict[str, list[Hyp
     wall = time.monotonic() - begin
     account = {"seconds_audio": round(float(manifest.seconds.sum()), 3), "seconds_wall": round(wall, 3)}
     account["seconds_after_encoder"] = round(watch.seconds, 3)
+    account["unfinished"] = sum(bool(nbest) and not nbest[0].complete for nbest in found.values())
+    account["nothing_found"] = sum(not nbest for nbest in found.values())
     return found, {**account, "data_hash": manifest.hash}
 
 
 def write_decode(recognizer: Recognizer, found: dict[str, list[Hypothesis]], out: Path, record: dict) -> None:
-    """Writes `text`, `nbest.jsonl` and `decode.json` into a new folder, all or nothing."""
+    """Writes `text`, `nbest.jsonl` and `decode.json` into a new folder, all or nothing.
+
+    `ctm` too, where the search says when each token came; see `speechkit.decoding.word_times`.
+    """
     text = recognizer.searcher.text
     ids = sorted(found)
     with atomic_folder(out) as folder:
@@ -57,6 +64,7 @@ def write_decode(recognizer: Recognizer, found: dict[str, list[Hypothesis]], out
         lists = ((u, [{"text": text(each), **asdict(each)} for each in found[u]]) for u in ids)
         write_nbest(folder / "nbest.jsonl", lists)
         write_json(folder / "decode.json", record)
+        write_ctm(folder / "ctm", found, recognizer)
 
 
 def describe(recognizer: Recognizer, exp: Path, how: str, set_name: str, tuned: dict | None) -> dict:
