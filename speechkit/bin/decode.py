@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lexicon", help="words, or words and their spellings, that the search is confined to"
     )
-    parser.add_argument("--lm", help="ARPA language model")
+    parser.add_argument("--lm", help="language model: an ARPA file, or the folder of a causal_lm")
     parser.add_argument("--bert", help="folder or hub name of the BERT that rescores (search.name=rescore)")
     parser.add_argument(
         "--tune-on", help="data directory on which the config's grid is searched, never a test set"
@@ -58,11 +58,14 @@ def run(args: argparse.Namespace) -> None:
     for path in [*extra, *args.data]:
         if path != args.bert and not Path(path).exists():
             raise InputError(f"{path}: no such file or folder")
+    read = list(extra)
+    if args.lm and Path(args.lm).is_dir():
+        read[read.index(args.lm)] = find_checkpoint(Path(args.lm)) / "model.safetensors"
     jobs = {}
     for data in args.data:
         name = Path(data).name
         out = Path(args.out) if args.out else exp / f"decode_{name}_{how}"
-        inputs = [find_checkpoint(exp) / "model.safetensors", data, *extra]
+        inputs = [find_checkpoint(exp) / "model.safetensors", data, *read]
         # Not the folder: scoring adds files to it.
         stamp = Stamp(out / "text", "decode", [to_dict(config), how], inputs, args.force)
         complete = all((out / file).is_file() for file in ("text", "nbest.jsonl", "decode.json"))

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lexicon", help="words, or words and their spellings, that the search is confined to"
     )
-    parser.add_argument("--lm", help="ARPA language model")
+    parser.add_argument("--lm", help="language model: an ARPA file, or the folder of a causal_lm")
     parser.add_argument("--bert", help="folder or hub name of the BERT that rescores (search.name=rescore)")
     parser.add_argument("--channel", type=int, help="channel of files with several, from 0")
     parser.add_argument("--device", help="such as cuda; a GPU is taken when there is one")

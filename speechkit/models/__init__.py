@@ -11,6 +11,7 @@ from speechkit.data.batch import Batch
 MODELS = {
     "adapter_bert": "speechkit.models.adapter_bert",
     "attention": "speechkit.models.attention",
+    "causal_lm": "speechkit.models.causal_lm",
     "cif_bert": "speechkit.models.cif_bert",
     "ctc": "speechkit.models.ctc",
     "embedding_replacement": "speechkit.models.embedding_replacement",
@@ -65,5 +66,6 @@ class Model(Protocol):
     # Optional: `for_recognition() -> (config, prefixes)`: the configuration of the model that recognises, and
     # how the names of weights begin that it does not have, because they only serve the training.
     # Optional: `copy_bert()`, called when pre-trained weights were put into `bert`, for copies of its parts.
+    # Optional: `derive(values) -> {name: value}`: further dev values, from the mean terms of the dev set.
     # Optional: `advise(row: dict[str, float]) -> str | None`. Called with each training row that is logged;
     # plain words about what looks wrong in it and what to do, which the loop prints.

@@ -39,7 +39,7 @@ class AttentionBeamConfig:
     ctc_weight: float = 0.3
     """Share of CTC's prefix score; that of the decoder is 1 - ctc_weight. For CTC alone see ctc_beam."""
     lm_weight: float = 0.3
-    """Factor of the n-gram model's natural log probability, where one is given."""
+    """Factor of the language model's natural log probability, where one is given."""
     unk_score: float = -10.0
     """Added for tokens that the n-gram model does not know; -.inf forbids them."""
     length_bonus: float = 0.0
@@ -118,7 +118,7 @@ class AttentionBeam:
         """Decodes a batch.
 
         Args:
-            networks: the decoder, and neural language models where there are any, each with its weight.
+            networks: the decoder, then neural language models where there are any, each with its weight.
             lengths: `(B,)` frames.
             log_probs: `(B, T, V)` of CTC; None leaves it out.
 

@@ -26,7 +26,7 @@ class _Table(NamedTuple):
     Attributes:
         tokens: ids.
         other: all of the score but CTC's, with the hypothesis's own.
-        extra: of it, n-grams and bonus.
+        extra: of it, language models and bonus.
         ctc: log probability under CTC; zeros without it.
         states: of the n-gram model.
     """
@@ -154,7 +154,8 @@ class Search:
 
     def _table(self, place: int) -> _Table:
         config, eos = self.config, self.beam.eos
-        full = sum(weight * network(self.last, self.rows) for network, weight in self.networks)
+        parts = [weight * network(self.last, self.rows) for network, weight in self.networks]
+        full = sum(parts)
         full[:, self.beam.forbidden] = NEVER
         partial = self.prefix is not None or self.beam.lm is not None
         size = int(config.prebeam * config.beam) if partial else config.beam
@@ -172,6 +173,7 @@ class Search:
             ctc = torch.cat([begun, whole[:, None]], 1)
         gains = torch.cat([values, ending[:, None]], 1) + extra
         tokens = torch.cat([tokens, torch.full_like(tokens[:, :1], eos)], 1)
+        extra = sum((part.gather(1, tokens) for part in parts[1:]), start=extra)
         return _Table(tokens, self.other[:, None] + gains, self.extra[:, None] + extra, ctc, states)
 
     def _language(self, tokens: Tensor) -> tuple[Tensor, np.ndarray]:

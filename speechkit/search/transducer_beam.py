@@ -2,7 +2,8 @@
 
 Source: Saon et al. (2020), "Alignment-Length Synchronous Decoding for RNN Transducer", section 3 (time
 synchronous decoding): in each frame every hypothesis may put out up to S labels before its blank; hypotheses
-that read alike after the blank are joined, and their probabilities added.
+that read alike after the blank are joined, and their probabilities added. When each label came is that of
+the most probable of the paths that were joined.
 With `topology: one` a label ends the frame too, so that each frame gives one symbol (Kang et al., 2022,
 "Fast and parallel decoding for transducer", modified beam search): faster, and not what was trained.
 """
@@ -17,11 +18,13 @@ import torch
 from torch import Tensor
 
 from speechkit.config import check_range
-from speechkit.decoders.prediction import Memory
+from speechkit.lm.neural import NeuralLm
 from speechkit.lm.ngram import NgramLM
 from speechkit.search.beam_fusion import Fusion
+from speechkit.search.greedy import Span
 from speechkit.search.hypothesis import Hypothesis
 from speechkit.search.transducer_networks import Networks
+from speechkit.search.transducer_pool import Pool
 
 NEVER = -torch.inf
 MULTIPLIER = 0x5851F42D4C957F2D  # of Knuth's MMIX generator: prefixes are told apart by 64-bit hashes
@@ -44,7 +47,7 @@ class TransducerBeamConfig:
     token_bonus: float = 0.0
     """Added for every token, against deletions. (All paths have as many blanks.)"""
     unk_score: float = -10.0
-    """Added for tokens that the language model does not know."""
+    """Added for tokens that an n-gram model does not know."""
     nbest: int = 1
     """Hypotheses returned for each utterance, at most."""
 
@@ -62,14 +65,16 @@ class _Beam:
 
     Attributes:
         model: log-probability under the transducer.
+        path: that of the most probable path.
         extra: weighted language model and bonus.
         prefix: hash of the labels.
         node: last label in the tree of all labels, -1 for none.
-        lm_state: of the language model.
-        place: row of the networks' states and memories, which are in a pool.
+        lm_state: of the n-gram model.
+        place: row of the pool of what networks know.
     """
 
     model: Tensor
+    path: Tensor
     extra: Tensor
     prefix: Tensor
     node: Tensor
@@ -99,6 +104,7 @@ class TransducerBeam:
         lm: n-gram model of tokens, or None.
         blank: id of the blank.
         forbidden: ids that are never put out.
+        neural: neural language model of tokens, or None.
     """
 
     def __init__(
@@ -108,8 +114,10 @@ class TransducerBeam:
         lm: NgramLM | None = None,
         blank: int = 0,
         forbidden: tuple[int, ...] = (),
+        neural: NeuralLm | None = None,
     ) -> None:
         self.config, self.vocab, self.blank, self.forbidden = config, vocab, blank, list(forbidden)
+        self.neural = neural
         options = (config.lm_weight, config.token_bonus, config.unk_score)
         self.fusion = Fusion(lm, vocab, *options, end=True)
 
@@ -123,7 +131,7 @@ class TransducerBeam:
             lengths: `(B,)`.
 
         Returns:
-            N-best hypotheses of each utterance, best first.
+            N-best hypotheses of each utterance, best first, with the frame in which each label came.
         """
         order = torch.argsort(lengths, descending=True, stable=True)
         lengths = lengths.cpu()[order.cpu()]
@@ -146,32 +154,31 @@ class _Run:
     def __init__(self, search: TransducerBeam, networks: Networks, frames: Tensor) -> None:
         self.search, self.config, self.networks, self.frames = search, search.config, networks, frames
         batch, width, device = len(frames), search.config.beam, frames.device
-        states, memory = networks.start(1)
-        self.states, self.memory = states, memory  # a pool; all begin at its only row
-        self.parents: list[int] = []
-        self.tokens: list[int] = []
+        self.pool = Pool(networks, search.neural, search.config.lm_weight)
+        self.labels: list[tuple[int, int, int]] = []  # the node before, the token, its frame
         model = torch.full((batch, width), NEVER, dtype=torch.float64, device=device)
         model[:, 0] = 0
         whole = torch.zeros(batch, width, dtype=torch.int64, device=device)
         lm_state = torch.full_like(whole, search.fusion.start)
-        self.beam = _Beam(model, torch.zeros_like(model), whole, whole - 1, lm_state, whole)
+        self.beam = _Beam(model, model, torch.zeros_like(model), whole, whole - 1, lm_state, whole)
 
     def frame(self, time: int, running: int) -> None:
         """Goes through a frame with the first utterances."""
-        current, frame, pool = self.beam.rows(running), self.frames[:running, time], len(self.states)
+        current, frame, pool = self.beam.rows(running), self.frames[:running, time], len(self.pool)
         closed: list[_Beam] = []
         one = self.config.topology == "one"
         for step in range(self.config.max_symbols + 1):
             alive = current.model > NEVER
             utterances = alive.nonzero()[:, 0]
-            log_probs = self.networks.score(frame[utterances], self.states[current.place[alive]])
-            silent = current.model.clone()
-            silent[alive] += log_probs[:, self.search.blank].double()
-            closed.append(_Beam(**{**vars(current), "model": silent}))
+            log_probs = self.networks.score(frame[utterances], self.pool.states[current.place[alive]])
+            silence = torch.zeros_like(current.model)
+            silence[alive] = log_probs[:, self.search.blank].double()
+            scores = {"model": current.model + silence, "path": current.path + silence}
+            closed.append(_Beam(**{**vars(current), **scores}))
             best = torch.stack([part.total.amax(1) for part in closed]).amax(0)
             if step == self.config.max_symbols:
                 break
-            longer = self._extend(current, alive, log_probs, best - self.config.beam_threshold)
+            longer = self._extend(current, alive, log_probs, best - self.config.beam_threshold, time)
             if longer is None:
                 break
             current = longer
@@ -179,11 +186,13 @@ class _Run:
                 closed.append(longer)
                 break
         beam = _join(closed, self.config.beam) if len(closed) > 1 else closed[0]
-        if len(self.states) > pool:
-            beam.place = self._shrink(beam.place)
+        if len(self.pool) > pool:
+            beam.place = self.pool.shrink(beam.place)
         self.beam = beam
 
-    def _extend(self, current: _Beam, alive: Tensor, log_probs: Tensor, least: Tensor) -> _Beam | None:
+    def _extend(
+        self, current: _Beam, alive: Tensor, log_probs: Tensor, least: Tensor, time: int
+    ) -> _Beam | None:
         """The best hypotheses with one label more, if any is good enough.
 
         Args:
@@ -191,6 +200,7 @@ class _Run:
             alive: `(B, W)` bool, which there are: N.
             log_probs: `(N, V)`.
             least: `(B,)` total that is good enough.
+            time: the frame.
         """
         search, width = self.search, self.config.beam
         never = torch.tensor([search.blank, *search.forbidden], device=log_probs.device)
@@ -199,7 +209,9 @@ class _Run:
         top, tokens = log_probs.topk(count)
         before = current.lm_state[alive][:, None].expand(-1, count)
         gained, lm_state = self._language(before, tokens)
+        gained = gained + self.pool.expected(current.place[alive], tokens)
         model = self._spread(alive, current.model[alive][:, None] + top.double(), NEVER)
+        path = self._spread(alive, current.path[alive][:, None] + top.double(), NEVER)
         extra = self._spread(alive, current.extra[alive][:, None] + gained, 0.0)
         total, index = (model + extra).topk(width)
         good = (total > least[:, None]) & (total > NEVER)
@@ -207,13 +219,16 @@ class _Run:
             return None
         token = self._spread(alive, tokens, 0).gather(1, index)
         parent = current.take(index // count)
+        place = parent.place.clone()
+        place[good] = self.pool.grow(parent.place[good], token[good])
         return _Beam(
             model.gather(1, index).where(good, NEVER),
+            path.gather(1, index),
             extra.gather(1, index),
             parent.prefix * MULTIPLIER + token + 1,
-            self._grow(parent.node, token, good),
+            self._note(parent.node, token, good, time),
             self._spread(alive, lm_state, 0).gather(1, index),
-            self._step(parent.place, token, good),
+            place,
         )
 
     def _spread(self, alive: Tensor, values: Tensor, nothing: float) -> Tensor:
@@ -228,59 +243,49 @@ class _Run:
         scores, after = self.search.fusion.score(*flat)
         return (torch.from_numpy(np.asarray(x)).view(tokens.shape).to(tokens.device) for x in (scores, after))
 
-    def _grow(self, node: Tensor, token: Tensor, good: Tensor) -> Tensor:
+    def _note(self, node: Tensor, token: Tensor, good: Tensor, time: int) -> Tensor:
         """Nodes in the tree of all labels."""
-        first = len(self.tokens)
-        self.parents += node[good].tolist()
-        self.tokens += token[good].tolist()
+        first = len(self.labels)
+        self.labels += [(*pair, time) for pair in zip(node[good].tolist(), token[good].tolist())]
         grown = node.clone()
-        grown[good] = torch.arange(first, len(self.tokens), device=node.device)
+        grown[good] = torch.arange(first, len(self.labels), device=node.device)
         return grown
-
-    def _step(self, place: Tensor, token: Tensor, good: Tensor) -> Tensor:
-        """Lets the prediction network read the labels; its states go to the end of the pool."""
-        chosen = tuple(part.index_select(0, place[good]) for part in self.memory)
-        states, memory = self.networks.step(token[good], chosen)
-        moved = place.clone()
-        moved[good] = torch.arange(len(states), device=place.device) + len(self.states)
-        self.states = torch.cat([self.states, states])
-        self.memory = tuple(torch.cat(pair) for pair in zip(self.memory, memory))
-        return moved
-
-    def _shrink(self, place: Tensor) -> Tensor:
-        """Leaves only rows of the pool that someone uses."""
-        used, moved = torch.unique(place, return_inverse=True)
-        self.states = self.states.index_select(0, used)
-        self.memory: Memory = tuple(part.index_select(0, used) for part in self.memory)
-        return moved
 
     def finish(self, row: int) -> list[Hypothesis]:
         """N-best hypotheses of an utterance that is over."""
-        extra = self.beam.extra[row].cpu().numpy() + self.search.fusion.finish(
-            self.beam.lm_state[row].cpu().numpy()
-        )
-        model = self.beam.model[row].cpu().numpy()
+        beam, neural = self.beam, self.search.neural
+        extra = beam.extra[row].cpu().numpy() + self.search.fusion.finish(beam.lm_state[row].cpu().numpy())
+        if neural is not None:
+            ends = torch.full_like(beam.place[row], neural.eos)[:, None]
+            extra = extra + self.pool.expected(beam.place[row], ends)[:, 0].cpu().numpy()
+        model = beam.model[row].cpu().numpy()
         order = np.argsort(-(model + extra), kind="stable")[: self.config.nbest]
         found = []
         for k in order[np.isfinite(model[order])].tolist():
-            labels, score = self._labels(int(self.beam.node[row, k])), float(model[k] + extra[k])
-            found.append(Hypothesis(labels, [], score, ctc=float(model[k]), lm=float(extra[k])))
+            spans, parts = self._spans(int(beam.node[row, k])), (float(model[k]), float(extra[k]))
+            labels = [span.token for span in spans]
+            found.append(Hypothesis(labels, [], sum(parts), *parts, spans=spans))
         return found
 
-    def _labels(self, node: int) -> list[int]:
-        labels = []
+    def _spans(self, node: int) -> list[Span]:
+        """The labels up to a node."""
+        spans = []
         while node >= 0:
-            labels.append(self.tokens[node])
-            node = self.parents[node]
-        return labels[::-1]
+            node, token, time = self.labels[node]
+            spans.append(Span(token, time, time + 1))
+        return spans[::-1]
 
 
 def _join(parts: list[_Beam], width: int) -> _Beam:
-    """The best of several sets of hypotheses; the probabilities of those that read alike are added."""
+    """The best of several sets of hypotheses; the probabilities of those that read alike are added.
+
+    Of these the one with the most probable path stays, the first of equals.
+    """
     whole = _Beam(*(torch.cat(values, 1) for values in zip(*(vars(part).values() for part in parts))))
     alive = whole.model > NEVER
     same = (whole.prefix[:, :, None] == whole.prefix[:, None]) & alive[:, :, None] & alive[:, None]
     added = whole.model[:, None].where(same, NEVER).logsumexp(2)
-    again = same.tril(-1).any(2)  # one of the same prefix stands before it
-    whole.model = added.where(alive & ~again, NEVER)
+    mine, other = whole.path[:, :, None], whole.path[:, None]
+    beaten = (same & ((other > mine) | ((other == mine) & torch.ones_like(same).tril(-1)))).any(2)
+    whole.model = added.where(alive & ~beaten, NEVER)
     return whole.take(whole.total.topk(width).indices)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -14,12 +13,11 @@ from torch import Tensor
 
 from speechkit.data.batch import Padded, pad
 from speechkit.errors import InputError
-from speechkit.fusion.word_numbers import word_numbers
 from speechkit.search.greedy import Span, ctc_greedy_spans
 from speechkit.search.lexicon import Lexicon
+from speechkit.search.word_spans import words_of
 from speechkit.search.word_tree import WordTree
 from speechkit.text.bert_vocab import BertVocab
-from speechkit.text.char import SPACE
 from speechkit.text.tokenizer import Tokenizer
 
 
@@ -137,15 +135,8 @@ class TwoVocabularies:
 
     def _words(self, spans: Sequence[Span], sure: Sequence[float]) -> list[Piece]:
         """The words, each cut into BERT's pieces, which share its frames and its confidence."""
-        names = [self.tokenizer.vocab[span.token] for span in spans]
-        numbers = word_numbers([names], self.tokenizer.kind)[0].tolist()
-        words: dict[int, list[int]] = defaultdict(list)
-        for place, (number, name) in enumerate(zip(numbers, names)):
-            words[number] += [place] if name != SPACE else []  # alone before the first word, it is none
-        texts = self.tokenizer.decode([span.token for span in spans]).split()
         pieces = []
-        for text, places in zip(texts, filter(None, words.values())):
-            start, end = spans[places[0]].start, spans[places[-1]].end
+        for text, places, start, end in words_of(spans, self.tokenizer):
             ids = self.vocab.encode(text)
             step, known = (end - start) / max(len(ids), 1), sum(sure[place] for place in places)
             for place, id_ in enumerate(ids):

@@ -181,6 +181,8 @@ class Validator:
         )
         values = {term: loss / max(1, n) for term, loss, n in zip(self.terms, losses, counts)}
         metrics = columns(values, self.model.weights)
+        if hasattr(self.model, "derive"):
+            metrics |= self.model.derive(values)
         if not any(rows):
             return metrics
         for k, output in enumerate(self.outputs):

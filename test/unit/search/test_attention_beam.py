@@ -6,10 +6,12 @@ import math
 import pytest
 import torch
 from attention_networks import EOS, VOCAB, Networks
+from language_models import make_lm, sentence_log_prob
 
 from speechkit.config import load_config
 from speechkit.errors import InputError, ProblemsError
 from speechkit.lm import train_ngram
+from speechkit.lm.neural import LmReading
 from speechkit.losses.ctc import ctc_loss
 from speechkit.search.attention_beam import AttentionBeam, AttentionBeamConfig
 from speechkit.search.beam_fusion import Fusion
@@ -204,6 +206,42 @@ def test_networks_are_mixed_by_their_weights():
     assert best[(2,)] == pytest.approx(
         first - math.log(0.6) - 0.5 * math.log(0.2) + math.log(0.2) + 0.5 * math.log(0.6)
     )
+
+
+@pytest.mark.parametrize("network", ["lstm", "stateless"])
+def test_a_neural_language_model_is_added_for_every_token_and_the_end(network, lm):
+    """Beside CTC and an n-gram model, of utterances of which some end earlier; against all hypotheses."""
+    networks, neural = Networks("las", [4, 2, 3]), make_lm(len(VOCAB), network)
+    options = {"beam": 200, "nbest": 200, "prebeam": 1, "ctc_weight": 0.4, "lm_weight": 0.7}
+    config = AttentionBeamConfig(**options, **NEVER_ENDS)
+    beam = AttentionBeam(config, EOS, 0, lm=Fusion(lm, VOCAB, 0.7, 0.0, config.unk_score, True))
+    weighted = [(networks.reading(), 0.6), (LmReading(neural.for_search()), 0.5)]
+    found = beam(weighted, networks.lengths, networks.log_probs)
+    for row, longest in enumerate([4, 2, 3]):
+        expected = exhaustive(networks, row, lm, 0.4, 0.7, 0.0, longest)
+        assert {(tuple(h.tokens), h.complete) for h in found[row]} == set(expected)
+        assert [h.score for h in found[row]] == sorted((h.score for h in found[row]), reverse=True)
+        for h in found[row]:
+            said = 0.5 * sentence_log_prob(neural, h.tokens, h.complete)
+            score, ctc, rest = expected[tuple(h.tokens), h.complete]
+            assert (h.score, h.ctc, h.lm) == pytest.approx((score + said, ctc, rest + said), abs=1e-9)
+
+
+def test_a_neural_language_model_follows_its_hypotheses():
+    """In a narrow beam hypotheses change places, and utterances leave: each is what it is alone."""
+    networks, neural = Networks("transformer", [12, 3, 7, 1, 20, 9], seed=2), make_lm(len(VOCAB))
+    beam = AttentionBeam(AttentionBeamConfig(beam=4, nbest=4, ctc_weight=0.3), EOS, 0)
+
+    def run(networks):
+        weighted = [(networks.reading(), 0.7), (LmReading(neural.for_search()), 0.5)]
+        return beam(weighted, networks.lengths, networks.log_probs)
+
+    for row, nbest in enumerate(run(networks)):
+        (alone,) = run(networks.only(row))
+        assert [h.tokens for h in alone] == [h.tokens for h in nbest]
+        assert [h.score for h in alone] == pytest.approx([h.score for h in nbest], abs=1e-9)
+        for h in nbest:
+            assert h.lm == pytest.approx(0.5 * sentence_log_prob(neural, h.tokens, h.complete), abs=1e-9)
 
 
 def test_scores_per_token_can_decide():

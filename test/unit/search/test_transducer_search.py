@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from language_models import make_lm, sentence_log_prob
 from transducers import Networks, draw_frames
 
 from speechkit.lm.arpa import read_arpa
@@ -17,9 +18,10 @@ from speechkit.search.transducer_greedy import transducer_greedy
 LENGTHS = torch.tensor([3, 1, 2])
 
 
-def beam(vocab: int = 3, lm=None, **options) -> TransducerBeam:
+def beam(vocab: int = 3, lm=None, neural=None, **options) -> TransducerBeam:
     """A beam search over made-up tokens."""
-    return TransducerBeam(TransducerBeamConfig(**options), ["<blank>", *"abcdefgh"[: vocab - 1]], lm)
+    tokens = ["<blank>", *"abcdefgh"[: vocab - 1]]
+    return TransducerBeam(TransducerBeamConfig(**options), tokens, lm, neural=neural)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "stateless"])
@@ -176,3 +178,75 @@ def test_tokens_that_are_forbidden_are_never_said():
     with torch.no_grad():
         found = search(networks, networks.joint.of_frames(draw_frames(1, 8)), torch.tensor([8]))
     assert {token for h in found[0] for token in h.tokens} == {1, 4}
+
+
+def paths(networks, frames, tokens, one):
+    """All alignments: (log probability, frame of each label); with `one`, no blank comes after a label."""
+    states, memory = networks.start(1)
+    rows = [states[0]]
+    for token in tokens:
+        states, memory = networks.step(torch.tensor([token]), memory)
+        rows.append(states[0])
+    log_probs = torch.stack([networks.score(frames, row) for row in rows], 1)  # (T, U + 1, V)
+    choose = itertools.combinations if one else itertools.combinations_with_replacement
+    for times in choose(range(len(frames)), len(tokens)):
+        score = sum(float(log_probs[t, u, token]) for u, (t, token) in enumerate(zip(times, tokens)))
+        blanks = [t for t in range(len(frames)) if not (one and t in times)]
+        score += sum(float(log_probs[t, sum(time <= t for time in times), 0]) for t in blanks)
+        yield score, times
+
+
+@pytest.mark.parametrize("topology", ["exact", "one"])
+@torch.no_grad()
+def test_a_beam_that_holds_everything_is_the_sum_over_paths_and_knows_the_best_of_them(topology):
+    networks, frames = Networks("lstm", 3), draw_frames(1, 4)
+    projected, one = networks.joint.of_frames(frames), topology == "one"
+    options = {"beam": 200, "nbest": 200, "max_symbols": 3, "beam_threshold": 1e9, "topology": topology}
+    (found,) = beam(**options)(networks, projected, torch.tensor([4]))
+    if one:
+        assert len(found) == 2**5 - 1, "every sequence of at most four labels"
+    compared = set()
+    for hypothesis in found:
+        if len(hypothesis.tokens) > 3:
+            continue
+        scores, times = zip(*paths(networks, projected[0], hypothesis.tokens, one))
+        assert hypothesis.score == pytest.approx(float(np.logaddexp.reduce(scores)), abs=1e-9)
+        assert [span.token for span in hypothesis.spans] == hypothesis.tokens
+        assert tuple(span.start for span in hypothesis.spans) == times[int(np.argmax(scores))]
+        assert all(span.end == span.start + 1 for span in hypothesis.spans)
+        compared |= {span.start for span in hypothesis.spans}
+    assert len(compared) > 2, "the test should see labels come at different times"
+
+
+@pytest.mark.parametrize("topology", ["exact", "one"])
+@torch.no_grad()
+def test_a_neural_language_model_is_added_for_every_token_and_the_end(topology):
+    lm, networks, frames = make_lm(4), Networks("lstm", 4), draw_frames(2, 2)
+    options = {"beam": 400, "nbest": 400, "max_symbols": 2, "beam_threshold": 1e9, "lm_weight": 0.7}
+    options |= {"token_bonus": 0.25, "topology": topology}
+    search, lengths = beam(4, neural=lm.for_search(), **options), torch.tensor([1, 2])
+    found = search(networks, networks.joint.of_frames(frames), lengths)
+    plain = beam(4, **options)(networks, networks.joint.of_frames(frames), lengths)
+    for nbest, without in zip(found, plain):
+        models = {tuple(h.tokens): h.ctc for h in without}
+        assert {tuple(h.tokens) for h in nbest} == set(models)
+        for h in nbest:
+            assert h.ctc == pytest.approx(models[tuple(h.tokens)], abs=1e-9)
+            wanted = 0.7 * sentence_log_prob(lm, h.tokens) + 0.25 * len(h.tokens)
+            assert h.lm == pytest.approx(wanted, abs=1e-9) and h.score == pytest.approx(h.ctc + h.lm)
+    assert [h.tokens for h in found[1]] != [h.tokens for h in plain[1]]
+
+
+@torch.no_grad()
+def test_with_a_neural_language_model_a_batch_is_what_its_utterances_are_alone():
+    lm, networks = make_lm(6), Networks("lstm", 6)
+    search = beam(6, neural=lm.for_search(), beam=4, nbest=4, lm_weight=0.5)
+    frames = networks.joint.of_frames(draw_frames(4, 12))
+    lengths = torch.tensor([5, 12, 0, 9])
+    together = search(networks, frames, lengths)
+    for i in range(4):
+        (alone,) = search(networks, frames[i : i + 1, : int(lengths[i])], lengths[i : i + 1])
+        assert [(h.tokens, h.spans) for h in alone] == [(h.tokens, h.spans) for h in together[i]]
+        assert [h.score for h in alone] == pytest.approx([h.score for h in together[i]])
+    for h in together[1]:
+        assert h.lm == pytest.approx(0.5 * sentence_log_prob(lm, h.tokens), abs=1e-9)
