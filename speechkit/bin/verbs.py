@@ -9,6 +9,7 @@ VERBS = {
     "split": "cut a data directory into parts for parallel jobs",
     "leakage": "look for speakers, sentences and recordings shared between data sets",
     "format": "decode, check and resample audio once into FLAC or archives, with true sample counts",
+    "video": "decode the clips of video.scp once into frames at a few a second, and their sound",
     "features": "dump log-mel or MFCC features to ark/scp, and CMVN statistics",
     "kmeans": "cluster frames, label data directories with the clusters, and compare labels with phones",
     "phonemize": "turn the text of a data directory into phones: espeak-ng, a lexicon or characters",

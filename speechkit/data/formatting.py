@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -319,13 +319,20 @@ def format_data_dir(
         write_data_dir(formatted(data, outcomes), folder)
         ledger.write(folder / "ledger.jsonl")
     stamp.write()
-    _report(outcomes, ledger, out)
+    report("format", outcomes, ledger, out)
     return ledger
 
 
-def judge(outcomes: list[Outcome], data: DataDir, options: Options) -> Ledger:
-    """Every utterance's fate; InputError with a line for each dropped one when they are too many."""
-    ledger = Ledger("format", options.kind, options.max_drop)
+def judge(outcomes: list, data: DataDir, options: Any, stage: str = "format") -> Ledger:
+    """Every utterance's fate; InputError with a line for each dropped one when they are too many.
+
+    Args:
+        outcomes: with the attributes of `Outcome` that are read here.
+        data: the data set that came in.
+        options: `kind` and `max_drop` of `Options`.
+        stage: the verb, for the ledger.
+    """
+    ledger = Ledger(stage, options.kind, options.max_drop)
     for outcome in sorted(outcomes, key=lambda outcome: outcome.utterance):
         if outcome.entry:
             ledger.keep(outcome.utterance, outcome.seconds)
@@ -359,16 +366,17 @@ def formatted(data: DataDir, outcomes: list[Outcome]) -> DataDir:
     )
 
 
-def _report(outcomes: list[Outcome], ledger: Ledger, out: Path) -> None:
+def report(verb: str, outcomes: list, ledger: Ledger, out: Path, made: str = "") -> None:
+    """Says on standard error what a verb kept, dropped and `made`, and names what is odd; see `judge`."""
     notes = Counter(outcome.note for outcome in outcomes if outcome.note)
     for note in sorted(notes):
         named = sorted(outcome.utterance for outcome in outcomes if outcome.note == note)
-        print(f"speechkit format: warning: {notes[note]} {note}: {', '.join(named[:5])}", file=sys.stderr)
+        print(f"speechkit {verb}: warning: {notes[note]} {note}: {', '.join(named[:5])}", file=sys.stderr)
     reasons = Counter(fate.reason for fate in ledger.dropped)
     dropped = "".join(f", {count} {reason}" for reason, count in sorted(reasons.items()))
     hours = sum(fate.seconds for fate in ledger.fates if fate.kept) / 3600
     print(
-        f"speechkit format: {out}: kept {len(ledger.kept)} of {len(ledger.fates)} utterances, "
-        f"{hours:.3f} hours; dropped {len(ledger.dropped)}{dropped}",
+        f"speechkit {verb}: {out}: kept {len(ledger.kept)} of {len(ledger.fates)} utterances, "
+        f"{hours:.3f} hours{made}; dropped {len(ledger.dropped)}{dropped}",
         file=sys.stderr,
     )
