@@ -4,7 +4,8 @@ Besides `forward`, an encoder has
 
 - `takes`: the batch field that it reads, "features" or "speech" (samples);
 - `stride`: frames or samples of that field between two output frames;
-- `output_dim`, and `local_dim` of the features before its context network;
+- `output_dim`, and `local_dim` of the features before its context network; `masked_dim` of the first block's
+  input where that is not `output_dim`;
 - `output_lengths(lengths)`: output frames of inputs of so many frames or samples;
 - `keep_hidden_states` and `keep_local`: False; set to True to get those parts of `EncoderOutput`.
 """
@@ -21,6 +22,7 @@ ENCODERS = {
     "blstm": "speechkit.encoders.blstm",
     "linear": "speechkit.encoders.linear",
     "wav2vec2": "speechkit.encoders.wav2vec2",
+    "espnet": "speechkit.integrations.espnet_encoder",
 }
 """Kind name -> module with a `Config` dataclass and `build(config, input_dim) -> nn.Module`."""
 

@@ -1,4 +1,8 @@
-"""Bidirectional LSTMs with projections (Sak et al., 2014), optionally a pyramid (Chan et al., 2016)."""
+"""Bidirectional LSTMs with projections (Sak et al., 2014), optionally a pyramid (Chan et al., 2016).
+
+ESPnet's `blstmp` is `subsampling: {kind: none, factor: 1}` with `strides`, its `vggblstmp` is `subsampling:
+{kind: vgg}`; both with `linear_end: true`.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +39,9 @@ class Config:
     strides: list[int] = field(default_factory=list)
     """Keep every n-th frame after each layer (pyramid), one number a layer; empty keeps all."""
 
+    linear_end: bool = False
+    """The last layer's projection has no tanh."""
+
     dropout: float = 0.1
     """Probability of dropping a value of each layer's output."""
 
@@ -42,7 +49,8 @@ class Config:
     """One dropout mask for all frames of an utterance: faster on a CPU."""
 
     subsampling: subsampling.Config = field(default_factory=subsampling.Config)
-    """The first stage: from feature frames to encoder frames; `kind: stack, factor: 1` is a plain layer."""
+    """The first stage: from feature frames to encoder frames. `vgg` and `none` have no linear layer before
+    the first LSTM."""
 
     mask_embedding: bool = False
     """Build the learned vector that replaces masked frames (masked prediction)."""
@@ -52,6 +60,8 @@ class Config:
             check_range(name, getattr(self, name), 1)
         if self.projection is not None:
             check_range("projection", self.projection, 1)
+        elif self.linear_end:
+            raise ValueError("linear_end=true needs a projection")
         check_range("dropout", self.dropout, 0, 1, open_high=True)
         if self.strides and (len(self.strides) != self.layers or min(self.strides) < 1):
             raise ValueError(f"strides={self.strides} must hold {self.layers} numbers of at least 1, or none")
@@ -66,6 +76,7 @@ class BlstmLayer(nn.Module):
 
     def __init__(self, dim: int, cells: int, projection: int | None) -> None:
         super().__init__()
+        self.tanh = True  # after the projection
         self.ahead = nn.LSTM(dim, cells, batch_first=True)
         self.back = nn.LSTM(dim, cells, batch_first=True)
         self.projection = nn.Linear(2 * cells, projection) if projection else None
@@ -83,11 +94,15 @@ class BlstmLayer(nn.Module):
 
     def forward(self, x: Tensor, packing: Packing) -> Tensor:
         """`(N, D)` packed frames to `(N, projection or 2 * cells)`."""
+        if torch.is_autocast_enabled(x.device.type):  # which leaves it to the caller
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         reverse = reversal(packing)
         ahead, _ = self.ahead(packing.unpack(x))
         back, _ = self.back(packing.unpack(x.index_select(0, reverse)))
         x = torch.cat([packing.pack(ahead), packing.pack(back).index_select(0, reverse)], dim=-1)
-        return x if self.projection is None else self.projection(x).tanh()
+        if self.projection is None:
+            return x
+        return self.projection(x).tanh() if self.tanh else self.projection(x)
 
 
 def reversal(packing: Packing) -> Tensor:
@@ -109,17 +124,18 @@ class BlstmEncoder(nn.Module):
 
     def __init__(self, config: Config, input_dim: int) -> None:
         super().__init__()
-        self.output_dim = self.local_dim = config.projection or 2 * config.cells
+        self.output_dim = config.projection or 2 * config.cells
         self.strides = config.strides or [1] * config.layers
-        self.subsampling = subsampling.build(config.subsampling, input_dim, self.output_dim)
+        self.subsampling = subsampling.build(config.subsampling, input_dim, self.output_dim, linear=False)
+        self.local_dim = self.masked_dim = self.subsampling.output_dim
         self.stride = self.subsampling.factor * math.prod(self.strides)
-        self.layers = nn.ModuleList(
-            BlstmLayer(self.output_dim, config.cells, config.projection) for _ in range(config.layers)
-        )
+        dims = [self.local_dim] + [self.output_dim] * (config.layers - 1)
+        self.layers = nn.ModuleList(BlstmLayer(dim, config.cells, config.projection) for dim in dims)
+        self.layers[-1].tanh = not config.linear_end
         self.dropout = FrameDropout(config.dropout, config.shared_dropout)
         self.mask_embedding = None
         if config.mask_embedding:
-            self.mask_embedding = nn.Parameter(torch.empty(self.output_dim).uniform_())
+            self.mask_embedding = nn.Parameter(torch.empty(self.local_dim).uniform_())
         self.keep_hidden_states = self.keep_local = False
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
@@ -151,7 +167,8 @@ class BlstmEncoder(nn.Module):
         x, packing = self.subsampling(x, lengths)
         if packing.total == 0:
             nothing = x.new_zeros(len(lengths), 0, self.output_dim)
-            return EncoderOutput(nothing, packing.lengths, local=nothing if self.keep_local else None)
+            local = x.new_zeros(len(lengths), 0, self.local_dim) if self.keep_local else None
+            return EncoderOutput(nothing, packing.lengths, local=local)
         local = packing.unpack(x) if self.keep_local else None
         x = hide(x, packing, self.mask_embedding, mask, channel_mask)
         states = [packing.unpack(x)] if self.keep_hidden_states else None

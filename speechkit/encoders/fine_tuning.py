@@ -49,7 +49,12 @@ def has_mask_embedding(encoder: nn.Module) -> bool:
 
 
 def run(
-    encoder: nn.Module, x: Tensor, lengths: Tensor, keys: Tensor, masking: Masking | None = None
+    encoder: nn.Module,
+    x: Tensor,
+    lengths: Tensor,
+    keys: Tensor,
+    masking: Masking | None = None,
+    context: tuple[Tensor, Tensor] | None = None,
 ) -> EncoderOutput:
     """Encodes, with masks in training, and without a graph where nothing in the encoder learns.
 
@@ -61,14 +66,16 @@ def run(
         lengths: `(B,)` of x.
         keys: `(B,)` int64 on the CPU, which the masks are drawn from.
         masking: what to hide in training, or None.
+        context: `(B, M, C)` that the blocks read beside, and `(B,)` lengths; or None.
     """
-    masks = {}
+    masks = {} if context is None else {"context": context[0], "context_lengths": context[1]}
     if encoder.training and masking is not None:
         if masking.time is not None:
             frames = encoder.output_lengths(lengths)
             masks["mask"] = span_mask.span_mask(frames, masking.time, keys, TIME)
         if masking.channels is not None:
-            hidden = channel_mask(keys, encoder.output_dim, masking.channels, CHANNELS)
+            width = getattr(encoder, "masked_dim", encoder.output_dim)
+            hidden = channel_mask(keys, width, masking.channels, CHANNELS)
             masks["channel_mask"] = hidden.to(lengths.device)
     learns = x.requires_grad or any(parameter.requires_grad for parameter in encoder.parameters())
     with torch.set_grad_enabled(learns and torch.is_grad_enabled()):

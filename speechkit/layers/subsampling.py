@@ -16,6 +16,7 @@ from speechkit.config import check_range
 from speechkit.errors import InputError
 from speechkit.layers.convolution import image_convolution
 from speechkit.layers.masks import Packing, zero_padding
+from speechkit.layers.vgg import VggSubsampling
 
 CONV2D_SHAPES: dict[int, tuple[tuple[int, int], ...]] = {
     1: ((3, 1), (3, 1)),
@@ -31,8 +32,9 @@ CONV2D_SHAPES: dict[int, tuple[tuple[int, int], ...]] = {
 class Config:
     """Subsampling in time."""
 
-    kind: Literal["conv2d", "stack"] = "conv2d"
-    """`conv2d`: 3 x 3 convolutions over time and frequency; `stack`: neighbouring frames concatenated."""
+    kind: Literal["conv2d", "stack", "vgg", "none"] = "conv2d"
+    """`conv2d`: 3 x 3 convolutions over time and frequency; `stack`: neighbouring frames concatenated; `vgg`:
+    two blocks of a VGG network (`factor: 4`); `none`: frames as they are (`factor: 1`)."""
 
     factor: Literal[1, 2, 4, 6, 8] = 4
     """Input frames for each output frame: 4 makes 40 ms of 10 ms frames."""
@@ -43,6 +45,9 @@ class Config:
     def __post_init__(self) -> None:
         if self.channels is not None:
             check_range("channels", self.channels, 1)
+        only = {"vgg": 4, "none": 1}.get(self.kind, self.factor)
+        if self.factor != only:
+            raise ValueError(f"factor={self.factor}: kind={self.kind} has factor={only}")
 
 
 class Conv2dSubsampling(nn.Module):
@@ -70,7 +75,7 @@ class Conv2dSubsampling(nn.Module):
             raise InputError(
                 f"{input_dim} features are too few for conv2d subsampling by {factor}; use kind: stack"
             )
-        self.out = nn.Linear(self.bins * channels, dim)
+        self.out, self.output_dim = nn.Linear(self.bins * channels, dim), dim
         self.window, self.factor = _receptive_field(self.shapes)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
@@ -112,7 +117,7 @@ class FrameStacking(nn.Module):
 
     def __init__(self, input_dim: int, dim: int, factor: int) -> None:
         super().__init__()
-        self.window, self.factor = 2 * factor - 1, factor
+        self.window, self.factor, self.output_dim = 2 * factor - 1, factor, dim
         self.layers = nn.Sequential(nn.Linear(self.window * input_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
@@ -127,6 +132,31 @@ class FrameStacking(nn.Module):
         x = _cut(x, packing.width, self.window, self.factor).contiguous()
         windows = x.flatten(1).unfold(1, self.window * bins, self.factor * bins)
         return self.layers(packing.pack(windows)), packing
+
+
+class NoSubsampling(nn.Module):
+    """Every frame, through a linear layer where a dimension is asked for.
+
+    Args:
+        input_dim: F.
+        dim: D; None leaves frames as they are.
+    """
+
+    factor = 1
+
+    def __init__(self, input_dim: int, dim: int | None) -> None:
+        super().__init__()
+        self.out = nn.Linear(input_dim, dim) if dim else nn.Identity()
+        self.output_dim = dim or input_dim
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """`(B,)`, the same."""
+        return lengths
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Packing]:
+        """`(B, T, F)` to packed `(N, D)` and where its utterances lie."""
+        packing = Packing(lengths)
+        return self.out(packing.pack(x)), packing
 
 
 def _cut(x: Tensor, width: int, window: int, factor: int) -> Tensor:
@@ -145,8 +175,19 @@ def _receptive_field(shapes: tuple[tuple[int, int], ...]) -> tuple[int, int]:
     return window, step
 
 
-def build(config: Config, input_dim: int, dim: int) -> nn.Module:
-    """The configured subsampling from F features to D dimensions."""
+def build(config: Config, input_dim: int, dim: int, linear: bool = True) -> nn.Module:
+    """The configured subsampling.
+
+    Args:
+        config: see `Config`.
+        input_dim: F.
+        dim: D of its output.
+        linear: False leaves out the last linear layer of `vgg` and `none`, whose `output_dim` is their own
+            then.
+    """
     if config.kind == "stack":
         return FrameStacking(input_dim, dim, config.factor)
-    return Conv2dSubsampling(input_dim, dim, config.factor, config.channels or dim)
+    if config.kind == "conv2d":
+        return Conv2dSubsampling(input_dim, dim, config.factor, config.channels or dim)
+    kind = {"vgg": VggSubsampling, "none": NoSubsampling}[config.kind]
+    return kind(input_dim, dim if linear else None)

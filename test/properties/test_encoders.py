@@ -46,6 +46,10 @@ OPTIONS = [
     ("blstm", {"projection": None, "subsampling": {"kind": "stack"}}),
     ("blstm", {"strides": [2, 3], "subsampling": {"factor": 2}}),
     ("blstm", {"strides": [1, 2], "subsampling": {"kind": "stack", "factor": 1}}),
+    ("blstm", {"strides": [2, 2], "linear_end": True, "subsampling": {"kind": "none", "factor": 1}}),
+    ("blstm", {"linear_end": True, "subsampling": {"kind": "vgg"}}),
+    ("transformer", {"subsampling": {"kind": "vgg"}}),
+    ("transformer", {"subsampling": {"kind": "none", "factor": 1}}),
     ("linear", {}),
     ("wav2vec2", {}),
     ("wav2vec2", {"preset": "large_lv60", "dropout": 0.1, "normalize": "hf"}),
@@ -68,7 +72,8 @@ def make(name, options=(), dtype=torch.float32):
     with torch.no_grad():  # biases, norms and running statistics away from their neutral first values
         for tensor in [*encoder.parameters(), *encoder.buffers()]:
             if tensor.is_floating_point():
-                tensor.add_(0.1 * torch.rand_like(tensor))
+                scale = 0.002 if tensor.dim() == 4 else 0.1  # many a sum of images saturates LSTMs
+                tensor.add_(scale * torch.rand_like(tensor))
     return encoder
 
 
@@ -227,7 +232,7 @@ def test_context_is_read_without_its_padding(name):
         make(name)(x.float(), lengths, context=context.float(), context_lengths=sizes)
 
 
-@pytest.mark.parametrize("name", sorted(ENCODERS))
+@pytest.mark.parametrize("name", sorted(SMALL))
 def test_masked_frames_do_not_show_their_content(name):
     embedding = {"extractor": "layer"} if name == "wav2vec2" else {"mask_embedding": True}
     encoder = make(name, embedding, torch.float64).eval()
@@ -249,7 +254,7 @@ def test_masked_channels_are_zero_before_the_first_block(choice):
     encoder = make(*choice, dtype=torch.float64).eval()
     encoder.keep_hidden_states = encoder.keep_local = True
     x, lengths = batch(encoder, dtype=torch.float64)
-    channels = torch.rand(len(lengths), encoder.output_dim) < 0.3
+    channels = torch.rand(len(lengths), getattr(encoder, "masked_dim", encoder.output_dim)) < 0.3
     plain, masked = encoder(x, lengths), encoder(x, lengths, channel_mask=channels)
     assert torch.equal(plain.local, masked.local)  # what a quantizer reads is not masked
     assert plain.local.size(2) == encoder.local_dim

@@ -63,7 +63,7 @@ def test_a_ctc_system_is_built_in_its_size(path):
 
 SMALL = ("dim=32", "layers=2", "heads=2", "feed_forward=48")
 TINY = {
-    "blstm": ("cells=12", "projection=16", "layers=1"),
+    "blstm": ("cells=12", "projection=16", "linear_end=false", "layers=1", "strides=[1]"),
     "conformer": SMALL,
     "wav2vec2": (
         *SMALL,
@@ -75,11 +75,21 @@ TINY = {
 }
 """Encoder -> its size here, whatever the configuration says; BERT's is that of `tiny_linguistic`."""
 
+TINY_PARTS = {
+    "decoder": ("cells=12", "embedding=8", "attention_dim=8"),
+    "prediction": ("cells=12", "embedding=8"),
+    "joint": ("dim=12",),
+}
+"""The same of what stands behind the encoder."""
+
 
 def tiny(path, options=()):
-    """The configuration with a small encoder."""
-    encoder = getattr(load_config(RunConfig, path).model, "encoder", None)
+    """The configuration with small networks."""
+    model = load_config(RunConfig, path).model
+    encoder = getattr(model, "encoder", None)
     sizes = [f"model.encoder.{size}" for size in TINY[encoder.name]] if encoder else []
+    for part, values in TINY_PARTS.items():
+        sizes += [f"model.{part}.{value}" for value in values if hasattr(model, part)]
     return load_config(RunConfig, path, [*options, *sizes])
 
 

@@ -9,13 +9,19 @@ from style.sources import ROOMS, ROOT, python_files, tree, where
 
 # Ground floor first: each room imports only what stands above it.
 ORDER = (
-    *("errors", "files", "hashing", "stamp", "config", "systems", "jobs", "doctor"),
+    *("errors", "files", "hashing", "stamp", "config", "orderings", "systems", "jobs", "doctor"),
     *("text", "layers", "frontends", "data", "clustering", "losses", "metrics", "encoders", "decoders"),
     *("fusion", "lm", "search", "integrations", "models", "train", "decoding", "bin"),
 )
-LIGHT_ROOMS = ("errors", "files", "stamp", "config", "systems", "jobs", "doctor", "text", "bin", "__init__")
+LIGHT_ROOMS = (
+    *("errors", "files", "stamp", "config", "orderings", "systems", "jobs", "doctor", "text", "bin"),
+    "__init__",
+)
 # Kinds that stand in a table of a room far above their own: opened only when a configuration names them.
-LOOKED_UP = {"frontends": ("speechkit.decoding.encoder_features",)}
+LOOKED_UP = {
+    "frontends": ("speechkit.decoding.encoder_features",),
+    "encoders": ("speechkit.integrations.espnet_encoder",),
+}
 NEVER_AT_THE_TOP = {"lhotse", "transformers", "matplotlib", "tensorboard"}
 PACKAGE = python_files("speechkit")
 CODE = [*python_files("speechkit", "utils", "egs", "tools"), ROOT / "setup.py"]

@@ -3,7 +3,7 @@
 # the systems that it was compared with.
 #   ./run.sh --corpus-dir /path/to/pack --language swahili --checkpoint /path/to/wav2vec2
 #   ./run.sh --corpus-dir /path/to/pack --language tamil --checkpoint /path --multilingual-checkpoint /path --methods all
-#   ./run.sh --corpus-dir /path/to/pack --language tamil --methods conformer --bert none     no checkpoint, no BERT
+#   ./run.sh --corpus-dir /path/to/pack --language tamil --methods conformer,blstmp --bert none     no checkpoint, no BERT
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -39,6 +39,7 @@ choose_systems "$language"
 spaces=true; [[ $cer_space == keep ]] || spaces=false
 matrix+=(--cer-spaces "$spaces")
 choose_bert
+scratch=false; [[ ,$methods =~ ^(,(conformer|(multi_)?(vgg_)?blstmp))+$ ]] && scratch=true
 
 if stage 0 "download a BERT"; then
   fetch_bert
@@ -57,9 +58,11 @@ if stage 2 "validate, format audio (16 kHz), statistics of features"; then
   done
 fi
 
-if stage 3 "tokens: letters, pieces of BERT; words, n-gram model of words"; then
+if stage 3 "tokens: letters, also of all languages that are there, pieces of BERT; words, n-gram model of words"; then
   tokenizer=(speechkit tokenizer --text "$work/dump/train/text" --check "$work/data/dev/text" --force "$force")
   "${tokenizer[@]}" --kind char --out "$work/data/tokens/char"
+  speechkit tokenizer --text "$work"/../*/dump/train/text --check "$work/data/dev/text" --kind char \
+    --out "$work/data/tokens/char_all" --force "$force"
   [[ $bert == none ]] || "${tokenizer[@]}" --kind wordpiece --vocab "$bert_folder" --out "$work/data/tokens/bert"
   speechkit ngram train --text "$work/dump/train/text" --ids true --order "$order" --discount-fallback true \
     --out "$work/data/lm/ngram.arpa" --force "$force"
@@ -68,8 +71,8 @@ if stage 3 "tokens: letters, pieces of BERT; words, n-gram model of words"; then
 fi
 
 if stage 4 "convert the checkpoint"; then
-  [[ -n $checkpoint$multilingual_checkpoint || $methods == conformer ]] || die "--checkpoint: name a Hugging Face folder, fairseq .pt or torchaudio file"
-  [[ $bert != none || $methods == conformer ]] || die "--bert none: only --methods conformer does without a BERT"
+  [[ -n $checkpoint$multilingual_checkpoint || $scratch == true ]] || die "--checkpoint: name a Hugging Face folder, fairseq .pt or torchaudio file"
+  [[ $bert != none || $scratch == true ]] || die "--bert none: only conformer and *blstmp do without a BERT"
   [[ -z $checkpoint ]] || convert_checkpoint
   [[ -z $multilingual_checkpoint ]] || convert_checkpoint downloaded_xlsr53 "$multilingual_checkpoint"
 fi

@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from speechkit.errors import InputError
+from speechkit.layers.masks import zero_padding
 from speechkit.layers.subsampling import Config, build
 
 CASES = [Config("conv2d", factor, 3) for factor in (1, 2, 4, 6, 8)] + [
     Config("stack", f) for f in (1, 2, 4, 6, 8)
 ]
+WHOLE = [Config("vgg"), Config("none", 1)]  # every utterance has a frame, however short
 PUBLISHED = {  # ESPnet's mask arithmetic: strided slices of the valid frames
     1: lambda n: len(range(n)[:-4]),
     2: lambda n: len(range(n)[:-2:2][:-2]),
@@ -18,7 +20,7 @@ PUBLISHED = {  # ESPnet's mask arithmetic: strided slices of the valid frames
 }
 
 
-@pytest.mark.parametrize("config", CASES, ids=str)
+@pytest.mark.parametrize("config", CASES + WHOLE, ids=str)
 def test_lengths_equal_forward_for_every_length(config):
     module = build(config, 80, 4)
     lengths = torch.arange(0, 130)
@@ -53,3 +55,25 @@ def test_output_frame_sees_its_window_and_nothing_else(config):
 def test_too_few_features_are_refused():
     with pytest.raises(InputError, match="6 features"):
         build(Config("conv2d", 4, 3), 6, 4)
+
+
+def test_a_linear_layer_is_left_out_on_request():
+    assert build(Config("vgg"), 83, 4).output_dim == build(Config("none", 1), 83, 4).output_dim == 4
+    assert build(Config("vgg"), 83, 4, linear=False).output_dim == 128 * 21
+    assert build(Config("none", 1), 83, 4, linear=False).output_dim == 83
+
+
+def test_vgg_on_padded_batches_is_as_on_utterances_alone():
+    """What a GPU computes at once, computed so on the CPU."""
+    module = build(Config("vgg"), 20, 4, linear=False).double()
+    lengths = torch.tensor([23, 9, 17, 1, 0])
+    x = torch.randn(5, 23, 20).double()
+    packed, packing = module(x, lengths)
+    at_once = module._convolve(zero_padding(x, lengths), lengths)
+    torch.testing.assert_close(packing.pack(at_once), packed, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "factor", "only"), [("vgg", 2, 4), ("none", 4, 1)])
+def test_a_kind_with_one_factor_refuses_others(kind, factor, only):
+    with pytest.raises(ValueError, match=f"factor={factor}: kind={kind} has factor={only}"):
+        Config(kind, factor)
