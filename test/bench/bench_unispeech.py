@@ -40,6 +40,7 @@ def options() -> argparse.Namespace:
     add("--dropout", type=float, default=0.1, help="everywhere: hidden, attention, activation")
     add("--layer-drop", type=float, default=0.0, help="0, so that all steps have the same blocks")
     add("--negatives", choices=("utterance", "masked"), default="utterance")
+    add("--only-labelled", action="store_true", help="do not time unlabelled batches")
     add("--threads", type=int, default=2)
     add("--rounds", type=int, default=5)
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -75,6 +76,8 @@ def main() -> None:
         "unispeech": (uni, labelled),
         "unlabelled": (uni, bare),
     }
+    if o.only_labelled:
+        del steps["unlabelled"]
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(o.rounds + 1):
         for name, (system, batch) in steps.items():
