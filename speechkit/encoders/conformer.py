@@ -59,6 +59,13 @@ class Config:
     context_dim: int | None = None
     """Dimension of a second sequence that every block reads by cross-attention; null builds none."""
 
+    fusion_position: Literal["after_mhsa", "after_conv", "before_mhsa"] = "after_mhsa"
+    """Where in a block that sequence is read: next to the self-attention or after the convolution."""
+
+    second_attention: int | None = None
+    """Width of a second self-attention at that place, for a system with as many parameters that reads no
+    other sequence; null builds none."""
+
     mask_embedding: bool = False
     """Build the learned vector that replaces masked frames (masked prediction)."""
 
@@ -83,6 +90,8 @@ class Config:
             check_range(name, getattr(self, name), 0, 1, open_high=True)
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel={self.kernel} must be odd")
+        if self.second_attention is not None:
+            check_range("second_attention", self.second_attention, 1)
         _shape(self)
 
 
@@ -98,6 +107,8 @@ def _shape(config: Config) -> Shape:
         shared_dropout=config.shared_dropout,
         context_dim=config.context_dim,
         norm_eps=config.norm_eps,
+        fusion_position=config.fusion_position,
+        second_attention=config.second_attention,
     )
 
 

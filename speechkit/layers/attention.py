@@ -83,13 +83,15 @@ class SelfAttention(nn.Module):
         dim: D.
         heads: H, a divisor of D.
         dropout: of attention weights; more than 0 is slow on a CPU (no flash kernel).
+        inner: width of queries, keys and values, a multiple of H; None for D.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0, inner: int | None = None) -> None:
         super().__init__()
-        self.heads, self.head_dim, self.dropout = heads, dim // heads, dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
+        inner = inner or dim
+        self.heads, self.head_dim, self.dropout = heads, inner // heads, dropout
+        self.qkv = nn.Linear(dim, 3 * inner)
+        self.out = nn.Linear(inner, dim)
 
     def forward(self, x: Tensor, packing: Packing, positions: Tensor | None = None) -> Tensor:
         """Attends.

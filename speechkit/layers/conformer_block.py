@@ -31,6 +31,8 @@ class Shape:
     shared_dropout: bool
     context_dim: int | None = None
     norm_eps: float = 1e-5
+    fusion_position: str = "after_mhsa"
+    second_attention: int | None = None
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
@@ -39,6 +41,12 @@ class Shape:
             raise ValueError(f"rotary positions need an even dim / heads, not {self.dim // self.heads}")
         if self.positions in ("relative", "sinusoidal") and self.dim % 2:
             raise ValueError(f"{self.positions} positions need an even dim, not {self.dim}")
+        inner = self.second_attention
+        if inner is not None and (inner > self.dim or inner % self.heads or inner // self.heads % 2):
+            raise ValueError(
+                f"second_attention={inner} must be {self.heads} heads of an even dimension, at most "
+                f"dim={self.dim}"
+            )
 
     def norm(self) -> nn.LayerNorm:
         """A layer norm over D."""
@@ -110,8 +118,34 @@ class ContextAttention(nn.Module):
         self.attention = CrossAttention(shape.dim, shape.context_dim, shape.heads, shape.attention_dropout)
 
     def forward(self, x: Tensor, packing: Packing, context: tuple[Tensor, Packing]) -> Tensor:
+        """Returns `(N, D)`, to be added to `x`: zeros where there is nothing to read."""
+        memory = context[1]
+        if memory.total == 0:
+            return torch.zeros_like(x)
+        read = self.attention(self.norm(x), packing, *context)
+        if 0 in memory.sizes:
+            nothing = (memory.lengths == 0).index_select(0, packing.utterance)
+            read = read.masked_fill(nothing[:, None], 0)
+        return read
+
+
+class SecondAttention(nn.Module):
+    """Self-attention in the place of a `ContextAttention`, for systems that read nothing else.
+
+    Rotary positions take the fastest turns of those of the first self-attention, which may be wider.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.norm, self.rotary = shape.norm(), shape.positions == "rotary"
+        self.attention = SelfAttention(
+            shape.dim, shape.heads, shape.attention_dropout, shape.second_attention
+        )
+
+    def forward(self, x: Tensor, packing: Packing, positions: Tensor | None) -> Tensor:
         """Returns `(N, D)`, to be added to `x`."""
-        return self.attention(self.norm(x), packing, *context)
+        turns = positions[..., : self.attention.head_dim // 2] if self.rotary else None
+        return self.attention(self.norm(x), packing, turns)
 
 
 Context = tuple[Tensor, Packing] | None
@@ -127,6 +161,8 @@ class ConformerBlock(nn.Module):
         self.norm_attention = shape.norm()
         self.attention = shape.self_attention()
         self.context = ContextAttention(shape) if shape.context_dim else None
+        self.again = SecondAttention(shape) if shape.second_attention else None
+        self.fusion_position = shape.fusion_position
         self.norm_convolution = shape.norm()
         self.convolution = ConvolutionModule(shape.dim, kernel, conv_norm)
         self.norm_second = shape.norm()
@@ -148,14 +184,23 @@ class ConformerBlock(nn.Module):
         Returns:
             `(N, D)`.
         """
-        drop = self.dropout
+        drop, where = self.dropout, self.fusion_position
         x = torch.add(x, drop(self.first(self.norm_first(x), packing), packing), alpha=0.5)
+        x = x if where != "before_mhsa" else self._fuse(x, packing, positions, context)
         x = x + drop(self.attention(self.norm_attention(x), packing, positions), packing)
-        if self.context is not None and context is not None:
-            x = x + drop(self.context(x, packing, context), packing)
+        x = x if where != "after_mhsa" else self._fuse(x, packing, positions, context)
         x = x + drop(self.convolution(self.norm_convolution(x), packing), packing)
+        x = x if where != "after_conv" else self._fuse(x, packing, positions, context)
         x = torch.add(x, drop(self.second(self.norm_second(x), packing), packing), alpha=0.5)
         return self.norm_out(x)
+
+    def _fuse(self, x: Tensor, packing: Packing, positions: Tensor | None, context: Context) -> Tensor:
+        """Reads the context, or the utterance once more, where the block was built for that."""
+        if self.context is not None and context is not None:
+            x = x + self.dropout(self.context(x, packing, context), packing)
+        if self.again is not None:
+            x = x + self.dropout(self.again(x, packing, positions), packing)
+        return x
 
 
 class TransformerBlock(nn.Module):

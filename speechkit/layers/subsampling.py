@@ -16,6 +16,7 @@ from speechkit.config import check_range
 from speechkit.errors import InputError
 from speechkit.layers.convolution import image_convolution
 from speechkit.layers.masks import Packing, zero_padding
+from speechkit.layers.stacked_convolution import SHAPES, StackedConvolution
 from speechkit.layers.vgg import VggSubsampling
 
 CONV2D_SHAPES: dict[int, tuple[tuple[int, int], ...]] = {
@@ -32,9 +33,10 @@ CONV2D_SHAPES: dict[int, tuple[tuple[int, int], ...]] = {
 class Config:
     """Subsampling in time."""
 
-    kind: Literal["conv2d", "stack", "vgg", "none"] = "conv2d"
+    kind: Literal["conv2d", "conv1d", "stack", "vgg", "none"] = "conv2d"
     """`conv2d`: 3 x 3 convolutions over time and frequency; `stack`: neighbouring frames concatenated; `vgg`:
-    two blocks of a VGG network (`factor: 4`); `none`: frames as they are (`factor: 1`)."""
+    two blocks of a VGG network (`factor: 4`); `none`: frames as they are (`factor: 1`); `conv1d`: over time
+    alone, one convolution for `factor: 2`, two for 4, and for 6 one of frames stacked by three."""
 
     factor: Literal[1, 2, 4, 6, 8] = 4
     """Input frames for each output frame: 4 makes 40 ms of 10 ms frames."""
@@ -48,6 +50,8 @@ class Config:
         only = {"vgg": 4, "none": 1}.get(self.kind, self.factor)
         if self.factor != only:
             raise ValueError(f"factor={self.factor}: kind={self.kind} has factor={only}")
+        if self.kind == "conv1d" and self.factor not in SHAPES:
+            raise ValueError(f"factor={self.factor}: kind=conv1d has factors {', '.join(map(str, SHAPES))}")
 
 
 class Conv2dSubsampling(nn.Module):
@@ -185,8 +189,9 @@ def build(config: Config, input_dim: int, dim: int, linear: bool = True) -> nn.M
         linear: False leaves out the last linear layer of `vgg` and `none`, whose `output_dim` is their own
             then.
     """
-    if config.kind == "stack":
-        return FrameStacking(input_dim, dim, config.factor)
+    if config.kind in ("stack", "conv1d"):
+        kind = {"stack": FrameStacking, "conv1d": StackedConvolution}[config.kind]
+        return kind(input_dim, dim, config.factor)
     if config.kind == "conv2d":
         return Conv2dSubsampling(input_dim, dim, config.factor, config.channels or dim)
     kind = {"vgg": VggSubsampling, "none": NoSubsampling}[config.kind]
