@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from speechkit.config import check_range, load_config
 from speechkit.errors import InputError, UsageError, nearest
+from speechkit.orderings import Ordering, read_ordering
 
 
 @dataclass
@@ -81,8 +82,8 @@ class System:
     tokenizer: str | None = None
     """Tokenizer folder; None takes the recipe's."""
     cmvn: str | None = None
-    """CMVN statistics, in which `{work}` and `{seed}` may stand; None takes the recipe's, `none` gives none, for
-    an encoder that brings its own."""
+    """CMVN statistics, in which `{work}` and `{seed}` may stand; None takes the recipe's, `none` gives none,
+    for an encoder that brings its own."""
     needs: list[str] = field(default_factory=list)
     """Systems that must be there first, with the same seed."""
     decodes: list[str] = field(default_factory=list)
@@ -150,6 +151,9 @@ class Systems:
     """`system/how` that the report compares every row with; None takes the first row of each set."""
     paper: str | None = None
     """What the paper's numbers are, such as `CER % of ... (2021), table 2`."""
+    orderings: list[str] = field(default_factory=list)
+    """What is expected: `system/how < system/how`, with `in far` behind it for a class of words. The report
+    tests each."""
 
     def __post_init__(self) -> None:
         self.systems = _completed(_repeated(self.systems))
@@ -176,6 +180,18 @@ class Systems:
                     raise ValueError(
                         f"systems.{name}.{key}: no {what} '{value}'{nearest(value, list(known))}"
                     )
+        self._check_orderings()
+
+    def _check_orderings(self) -> None:
+        rows = [f"{name}/{how}" for name, system in self.systems.items() for how in system.decodes]
+        for ordering in self.expected():
+            for row in (ordering.first, ordering.second):
+                if row not in rows:
+                    raise ValueError(f"orderings: '{ordering.claim}': no row '{row}'{nearest(row, rows)}")
+
+    def expected(self) -> list[Ordering]:
+        """The orderings, read."""
+        return [*map(read_ordering, self.orderings)]
 
 
 def _repeated(systems: dict[str, System]) -> dict[str, System]:

@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--systems", type=Path, help="conf/systems.yaml: order of rows, titles, baseline, what is missing")
     add("--tables", type=Path, nargs="*", default=[], help="JSON files `row: {column: value}`, a table each")
     add("--pictures", type=Path, nargs="*", default=[], help="further PNGs, copied into images/")
+    add("--brief", type=Path, help="another file, such as a README, for a short table of the first set")
     add("--baseline", help="`system/how` to compare with (default: the systems file's, or the first row)")
     add("--plots", type=true_or_false, default=True, help="draw pictures into images/ beside the file")
 
@@ -25,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int | None:
     """Gathers, draws and writes; the file is left alone when nothing in it changes."""
     from speechkit.errors import InputError, nearest
-    from speechkit.files import write_text
+    from speechkit.metrics.brief import brief
     from speechkit.metrics.groups import gather, ordered
-    from speechkit.metrics.report import Contents, render, update
+    from speechkit.metrics.report import Contents, render
     from speechkit.systems import read_systems
 
     systems = read_systems(args.systems) if args.systems else None
@@ -55,12 +56,23 @@ def run(args: argparse.Namespace) -> int | None:
         _about(systems),
         _sets(systems),
         systems.paper if systems else None,
+        systems.expected() if systems else [],
     )
-    text = update(args.out, render(contents))
-    if not args.out.is_file() or args.out.read_text(encoding="utf-8") != text:
-        write_text(args.out, text)
+    _write(args.out, render(contents))
+    if args.brief and rows:
+        _write(args.brief, brief(contents))
     print(f"speechkit report: {args.out}: {len(rows)} rows, {len(contents.missing)} not run", file=sys.stderr)
     return None
+
+
+def _write(path: Path, block: str) -> None:
+    """Puts the generated part into a file, which is left alone when nothing changes."""
+    from speechkit.files import write_text
+    from speechkit.metrics.report import update
+
+    text = update(path, block)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
 
 
 def _planned(systems) -> list[tuple[str, str]]:

@@ -55,18 +55,18 @@ class Row:
         words = sum(count["words"] for count in counts)
         return 100 * sum(count["errors"] for count in counts) / words if words else None
 
-    def utterances(self, characters: bool = False) -> list[Utterances]:
-        """Counts of words, or of characters, of every seed as the bootstrap reads them."""
-        return [read_utterances(folder, characters=characters) for folder in self.folders]
+    def utterances(self, characters: bool = False, words: str | None = None) -> list[Utterances]:
+        """Counts of words (of a class), or of characters, of every seed as the bootstrap reads them."""
+        return [read_utterances(folder, words, characters) for folder in self.folders]
 
     def interval(self) -> Interval:
         """95 % interval of the mean over seeds."""
         return interval(self.utterances())
 
-    def against(self, baseline: Row, characters: bool = False) -> Comparison | None:
-        """The paired test, this row less the baseline; None when their references differ."""
+    def against(self, baseline: Row, characters: bool = False, words: str | None = None) -> Comparison | None:
+        """The paired test, this row less the baseline, of all words or a class; None for other references."""
         try:
-            return paired_test(self.utterances(characters), baseline.utterances(characters))
+            return paired_test(self.utterances(characters, words), baseline.utterances(characters, words))
         except InputError:
             return None
 
