@@ -153,7 +153,8 @@ def _spans(sizes: np.ndarray, lanes: int, now: Stage, config: Config, seeds: np.
         hidden[rows] = _around(draws[rows], lower, now.width) & valid[rows]
     rows = np.flatnonzero((hidden.sum((1, 2)) == 0) & (totals > 1))
     flat = hidden.reshape(len(hidden), -1)
-    flat[rows, draws.reshape(len(draws), -1)[rows].argmin(1)] = True
+    if len(rows):
+        flat[rows, draws.reshape(len(draws), -1)[rows].argmin(1)] = True
     return flat.reshape(hidden.shape)
 
 

@@ -38,6 +38,8 @@ OPTIONS = [
     ("conformer", {"subsampling": {"factor": 2, "channels": None}}),
     ("conformer", {"subsampling": {"factor": 6}}),
     ("conformer", {"subsampling": {"factor": 8}}),
+    ("conformer", {"subsampling": {"kind": "conv1d", "factor": 6}}),
+    ("conformer", {"subsampling": {"kind": "conv1d"}, "second_attention": 12}),
     ("transformer", {}),
     ("transformer", {"norm": "post", "positions": "sinusoidal"}),
     ("transformer", {"positions": "relative"}),
