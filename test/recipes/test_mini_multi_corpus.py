@@ -16,6 +16,8 @@ from speechkit.data.synthesis import Synthesizer, Voice
 from speechkit.errors import InputError
 from speechkit.files import hash_file
 from speechkit.text.phone_inventory import ipa_phones, language_switch, odd_symbols
+from speechkit.text.phone_tags import strip_tag
+from speechkit.text.tokenizer import load_tokenizer
 
 RECIPE = ROOT / "egs/mini_multi/unispeech1"
 PATH = list(sys.path)
@@ -354,18 +356,25 @@ def test_from_synthesis_to_vocabularies(tmp_path):
     for name in ("mini_en/asr1", "mini_en/ssl1"):
         copy(name, tmp_path)
     here = copy("mini_multi/unispeech1", tmp_path)
-    command = ["./prepare.sh", "--quick", "true", "--stop-stage", "3", "--jobs", "1"]
-    done = run(here, *command, "--sources", "en,fr", "--targets", "ky,nl", timeout=1700)
+    command = ["./run.sh", "--corpus", "small", "--stop-stage", "3", "--jobs", "1"]
+    done = run(here, *command, timeout=1700)
     assert done.returncode == 0, done.stderr[-4000:]
-    work = here / "quick"
-    sets = {path.name for path in (work / "dump").iterdir() if path.is_dir()}
-    assert {"fr_train_phn", "ky_test_phn", "ky_unlabelled", "nl_dev", "nl_train_telephone"} <= sets
-    for name in ("fr_train_phn", "ky_test_phn"):
-        spelt = read_data_dir(work / "dump" / name)
+    dump = here / "quick/small/dump"
+    sets = {path.name for path in dump.iterdir() if path.is_dir()}
+    assert {"fr_train_phn", "ky_test_phn", "ky_train_sep", "ky_unlabelled", "nl_train_telephone"} <= sets
+    assert (dump / "en_train_phn/cmvn.json").is_file() and not (dump / "ky_train_phn/cmvn.json").exists()
+    for name in ("fr_dev_phn", "ky_dev_phn"):
+        spelt = read_data_dir(dump / name)
         frames = spelt.tables["phones.txt"]
         assert frames.keys() == spelt.text.keys() and set(spelt.tables["utt2lang"].values()) == {name[:2]}
         timed = {phone for line in frames.values() for phone in line.split()} - {"sil"}
-        written = {phone for line in spelt.text.values() for phone in line.split()}
+        written = {strip_tag(phone) for line in spelt.text.values() for phone in line.split()}
         assert len(timed & written) >= 0.9 * len(written | timed), timed ^ written
-    for vocabulary in ("ky", "nl", "targets", "sources", "letters"):
-        assert (work / "data/tokens" / vocabulary).is_dir()
+    held_out = read_data_dir(dump / "held_out_phn")
+    assert set(held_out.tables["utt2lang"].values()) == {"en", "es", "fr", "it", "ky", "nl"}
+    assert held_out.tables["phones.txt"].keys() == held_out.text.keys() == held_out.tables["feats.scp"].keys()
+    tokens = here / "quick/small/data/tokens"
+    spelt = {path.name: set(load_tokenizer(path).vocab) for path in tokens.iterdir() if path.is_dir()}
+    assert spelt.keys() == {"en", "sources", "ky", "nl", "targets", "targets_sep", "letters"}
+    assert any(phone.startswith("(es)") for phone in spelt["sources"]) and "(en)s" in spelt["en"]
+    assert "(nl)s" in spelt["targets_sep"] and "s" in spelt["targets"] >= spelt["ky"] | spelt["nl"]

@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""Stage 8: the tables of RESULTS.md that join languages, seeds and settings, and the pictures of codebooks.
+
+    local/tables.py exp
+
+Writes exp/tables/table_*.json from the scored decodes and codebook.json files below exp: the phone error rate
+of each language, the orderings with a paired test each, the settings of UniSpeech, and codewords against
+phones. Systems without results are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speechkit.errors import InputError
+from speechkit.files import atomic_write, read_json, write_json
+from speechkit.metrics.groups import Row, gather, mean_sd
+from speechkit.metrics.set_section import verdict
+from speechkit.metrics.significance import Utterances, paired_test
+
+TARGETS = "ky", "nl"
+MODELS = {
+    "unispeech": "UniSpeech",
+    "unispeech_r0": "UniSpeech, r = 0",
+    "ctc_transfer": "CTC-Transfer",
+    "xlsr": "XLSR",
+    "unispeech_plus": "UniSpeech+",
+    "xlsr_plus": "XLSR+",
+}
+KINDS = {
+    "one_to_one": "{model}_en_{target}",
+    "many_to_one": "{model}_four_{target}",
+    "many_to_many_shared": "{model}_four_shared",
+    "many_to_many_separate": "{model}_four_separate",
+}
+LOWER = [  # as published, the first has the lower phone error rate
+    ("unispeech", "unispeech_r0"),
+    ("unispeech", "ctc_transfer"),
+    ("unispeech", "xlsr"),
+    ("unispeech_plus", "unispeech"),
+    ("xlsr_plus", "xlsr"),
+]
+SETTINGS = {  # system, and the published mean over eight languages
+    "r = 0.5, alpha = 0.5, p = 0.05": ("unispeech", 14.2),
+    "r = 0": ("unispeech_r0", 15.3),
+    "r = 0.3": ("r30", 14.6),
+    "r = 0.7": ("r70", 14.5),
+    "alpha = 0.3": ("alpha30", 15.0),
+    "alpha = 0.7": ("alpha70", 14.3),
+    "p = 0.065": ("mask65", 14.2),
+    "p = 0.075": ("mask75", 14.2),
+}
+CODES = {
+    "codewords in use": "active",
+    "of them seen 10 times or more": "active_often",
+    "entropy, nats": "entropy",
+    "weighted by frequency": "entropy_weighted",
+    "seen 10 times or more": "entropy_often",
+    "phone purity": "phone_purity",
+}
+
+Rows = dict[tuple[str, str, str], Row]
+"""System, language and way of decoding -> results in phones."""
+
+
+def read_rows(exp: Path) -> Rows:
+    """The phone error rates of the targets' test sets."""
+    rows = [row for row in gather(exp) if row.metric == "PER"]
+    return {(row.system, row.set.split("_")[0], row.how): row for row in rows}
+
+
+def of(rows: Rows, pattern: str, model: str, how: str = "greedy") -> dict[str, Row]:
+    """Language -> results of a model in a setting."""
+    systems = {target: pattern.format(model=model, target=target) for target in TARGETS}
+    return {t: rows[name, t, how] for t, name in systems.items() if (name, t, how) in rows}
+
+
+def rates(found: dict[str, Row]) -> dict[str, Any]:
+    """The cells of a line: error rates of the languages and their mean, over the seeds that all have."""
+    cells: dict[str, Any] = {target: mean_sd(row.rates()) for target, row in found.items()}
+    if len(found) > 1:
+        cells["mean"] = mean_sd(
+            [statistics.fmean(each) for each in zip(*(r.rates() for r in found.values()))]
+        )
+    return {**cells, "seeds": max(len(row.seeds) for row in found.values())}
+
+
+def per_tables(rows: Rows) -> dict[str, dict]:
+    """A table for each setting."""
+    tables = {}
+    for kind, pattern in KINDS.items():
+        lines = {title: of(rows, pattern, model) for model, title in MODELS.items()}
+        own = {f"{title}, own language": of(rows, pattern, m, "own_language") for m, title in MODELS.items()}
+        scratch = {"from scratch": of(rows, "scratch_{target}", "")} if kind.endswith("one") else {}
+        tables[kind] = {name: rates(row) for name, row in {**lines, **own, **scratch}.items() if row}
+    return tables
+
+
+def orderings(rows: Rows) -> dict[str, dict]:
+    """A line for each published ordering: the difference in each language and in both, with a paired test."""
+    table = {}
+    for kind, pattern in KINDS.items():
+        xlsr_first = ("xlsr", "ctc_transfer")  # the other way round from English alone
+        last = xlsr_first[::-1] if kind == "one_to_one" else xlsr_first
+        for first, second in [*LOWER, last]:
+            title = f"{MODELS[first]} < {MODELS[second]}, {kind.replace('_', ' ')}"
+            table[title] = differences(of(rows, pattern, first), of(rows, pattern, second))
+    for model, title in MODELS.items():
+        many, one = (of(rows, KINDS[kind], model) for kind in ("many_to_one", "one_to_one"))
+        table[f"{title}: many to one < one to one"] = differences(many, one)
+    return {title: line for title, line in table.items() if line}
+
+
+def differences(first: dict[str, Row], second: dict[str, Row]) -> dict[str, str]:
+    """First less second, on seeds that both have; `both` pools the languages."""
+    cells, sides = {}, ([], [])
+    for target in sorted(first.keys() & second.keys()):
+        seeds = set(first[target].seeds) & set(second[target].seeds)
+        pair = [only(row, seeds).utterances() for row in (first[target], second[target])]
+        cells[target] = verdict(paired_test(*pair))
+        for side, decodes in zip(sides, pair):
+            side.append(decodes)
+    if len(cells) < len(TARGETS):
+        return cells
+    tested = paired_test(*([join(each) for each in zip(*side)] for side in sides))
+    word = ("yes" if tested.delta < 0 else "no") if tested.distinguishable else "cannot be told"
+    return {**cells, "both": verdict(tested), "holds": word}
+
+
+def only(row: Row, seeds: set[int]) -> Row:
+    """The runs of these seeds."""
+    kept = [number for number, seed in enumerate(row.seeds) if seed in seeds]
+    return replace(row, results=[row.results[n] for n in kept], folders=[row.folders[n] for n in kept])
+
+
+def join(decodes: tuple[Utterances, ...]) -> Utterances:
+    """Several languages as one set."""
+    ids, speakers = (tuple(x for d in decodes for x in getattr(d, key)) for key in ("ids", "speakers"))
+    words, errors = (np.concatenate([getattr(d, key) for d in decodes]) for key in ("words", "errors"))
+    return Utterances(ids, speakers, words, errors)
+
+
+def settings(rows: Rows) -> dict[str, dict]:
+    """Seed 1 of UniSpeech from English with other values of r, alpha and p."""
+    table = {}
+    for title, (model, published) in SETTINGS.items():
+        if found := of(rows, KINDS["one_to_one"], model):
+            cells = rates({target: only(row, {1}) for target, row in found.items()})
+            table[title] = {**cells, "published, mean of 8": published}
+    return table
+
+
+def codewords(exp: Path) -> dict[str, dict]:
+    """A line for each pre-trained model with a codebook, the mean over seeds; copies pictures of seed 1."""
+    table = {}
+    for folder in sorted(exp.glob("codes_*")):
+        found = [read_json(path) for path in sorted(folder.glob("seed*/codebook.json"))]
+        if not found:
+            continue
+        model, _, sources = folder.name.removeprefix("codes_").rpartition("_")
+        values = {title: [one[key] for one in found if one[key] is not None] for title, key in CODES.items()}
+        means = {title: statistics.fmean(each) if each else "" for title, each in values.items()}
+        table[f"{MODELS[model]}, {sources}"] = {**means, "seeds": len(found), "frames": found[0]["frames"]}
+        picture = exp / "tables" / f"{folder.name}.png"
+        with open(folder / "seed1/codebook.png", "rb") as source, atomic_write(picture, "wb") as copy:
+            shutil.copyfileobj(source, copy)
+    return table
+
+
+def main() -> None:
+    """Writes all tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("exp", type=Path)
+    exp = parser.parse_args().exp
+    rows = read_rows(exp)
+    tables = {**per_tables(rows), "orderings": orderings(rows), "settings": settings(rows)}
+    tables["codewords"] = codewords(exp)
+    for number, (name, table) in enumerate(tables.items(), start=1):
+        path = exp / "tables" / f"table_{number}_{name}.json"
+        path.unlink(missing_ok=True)
+        if table:
+            write_json(path, table)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"local/tables.py: error: {error}")
