@@ -76,9 +76,11 @@ TINY = {
 """Encoder -> its size here, whatever the configuration says; BERT's is that of `tiny_linguistic`."""
 
 TINY_PARTS = {
-    "decoder": ("cells=12", "embedding=8", "attention_dim=8"),
-    "prediction": ("cells=12", "embedding=8"),
-    "joint": ("dim=12",),
+    "decoder": {
+        "las": ("cells=12", "embedding=8", "attention_dim=8"),
+        "transformer": ("dim=16", "layers=1", "heads=2", "feed_forward=24"),
+    },
+    "prediction": {"lstm": ("cells=12", "embedding=8"), "stateless": ("dim=12",)},
 }
 """The same of what stands behind the encoder."""
 
@@ -88,8 +90,10 @@ def tiny(path, options=()):
     model = load_config(RunConfig, path).model
     encoder = getattr(model, "encoder", None)
     sizes = [f"model.encoder.{size}" for size in TINY[encoder.name]] if encoder else []
-    for part, values in TINY_PARTS.items():
-        sizes += [f"model.{part}.{value}" for value in values if hasattr(model, part)]
+    for part, kinds in TINY_PARTS.items():
+        if hasattr(model, part):
+            sizes += [f"model.{part}.{value}" for value in kinds[getattr(model, part).name]]
+    sizes += ["model.joint.dim=12"] if hasattr(model, "joint") else []
     return load_config(RunConfig, path, [*options, *sizes])
 
 
