@@ -11,6 +11,7 @@ from speechkit.data.batch import Batch
 MODELS = {
     "adapter_bert": "speechkit.models.adapter_bert",
     "attention": "speechkit.models.attention",
+    "av_bert": "speechkit.models.av_bert",
     "causal_lm": "speechkit.models.causal_lm",
     "cif_bert": "speechkit.models.cif_bert",
     "ctc": "speechkit.models.ctc",
@@ -57,6 +58,7 @@ class Model(Protocol):
     def set_update(self, update: int) -> None:
         """Brings every schedule and freezing to the given update."""
 
+    # Optional: `know_labels({field: labels})`: all frame labels of the training set, one after the other.
     # Optional: `text_requires: tuple[str, ...]`: fields of the batches of text sets, which hold nothing else
     # (such as "bert_tokens"); `counts` and `loss` then give the terms that such a batch has.
     # Optional: `longest_text: int`: most word pieces ("bert_tokens") of an utterance that is trained on.

@@ -22,11 +22,11 @@ from speechkit.losses.ctc import ctc_loss
 from speechkit.losses.embedding_regression import regression_loss
 from speechkit.losses.token_cross_entropy import IGNORE, token_cross_entropy
 from speechkit.metrics.look import Look
+from speechkit.models import deep_fusion
 from speechkit.models.assets import Assets
 from speechkit.models.attention_config import Config
-from speechkit.models.ctc import CtcModel, check_options, log_softmax
+from speechkit.models.ctc import CtcModel, build_listener, log_softmax
 from speechkit.models.embedding_transfer import Teacher
-from speechkit.models.inputs import build_encoder
 from speechkit.search.attention_beam import AttentionBeam, AttentionBeamConfig
 from speechkit.search.greedy import ctc_greedy
 from speechkit.text.tokenizer import Tokenizer
@@ -182,6 +182,6 @@ def build(config: Config, assets: Assets) -> AttentionModel:
     """
     if assets.tokenizer is None:
         raise InputError("model attention: needs a tokenizer; give --tokenizer")
-    encoder, cmvn, dim = build_encoder(config.encoder, config.input_dim, assets)
-    check_options(config, encoder)
-    return AttentionModel(config, encoder, assets.tokenizer, dim, cmvn)
+    encoder, cmvn, dim = build_listener(config, assets)
+    model = AttentionModel(config, encoder, assets.tokenizer, dim, cmvn)
+    return deep_fusion.fuse(model, config, assets)

@@ -14,6 +14,7 @@ from speechkit.encoders import ENCODERS, EncoderOutput, fine_tuning
 from speechkit.errors import InputError
 from speechkit.frontends import specaugment
 from speechkit.losses.ctc import ctc_loss
+from speechkit.models import deep_fusion
 from speechkit.models.assets import Assets
 from speechkit.models.inputs import build_encoder
 
@@ -34,6 +35,12 @@ class Config:
     specaugment: specaugment.Config | None = None
     """Masks and time warp of features in training; null for none."""
 
+    clip: float | None = None
+    """Normalised features are clipped to [-clip, clip]; null leaves them as they are."""
+
+    fusion: deep_fusion.Config | None = None
+    """An AV-BERT whose tokens every block of the encoder reads; null for none."""
+
     masking: fine_tuning.Masking | None = None
     """Masks inside the encoder in training, for pre-trained ones; null for none."""
 
@@ -50,6 +57,8 @@ class Config:
         check_range("dropout", self.dropout, 0, 1, open_high=True)
         if self.input_dim is not None:
             check_range("input_dim", self.input_dim, 1)
+        if self.clip is not None:
+            check_range("clip", self.clip, 1e-3)
         blocks = getattr(self.encoder, "layers", 0)
         if self.layer is not None and not 1 <= self.layer <= blocks:
             raise ValueError(f"layer={self.layer}: the {self.encoder.name} encoder has {blocks} blocks")
@@ -75,7 +84,8 @@ class CtcModel(nn.Module):
         self.inputs, self.requires = (encoder.takes,), (encoder.takes, "tokens")
         self.weights = {"ctc": 1.0}
         self.normaliser, self.masking, self.layer = config.normaliser, config.masking, config.layer
-        self.cmvn, self.input_dim = cmvn, input_dim
+        self.cmvn, self.input_dim, self.clip = cmvn, input_dim, config.clip
+        self.fusion: deep_fusion.DeepFusion | None = None
         self.specaugment = specaugment.SpecAugment(config.specaugment) if config.specaugment else None
         self.encoder = encoder
         self.dropout = nn.Dropout(config.dropout)
@@ -109,12 +119,17 @@ class CtcModel(nn.Module):
         return output.frames if states is None else states[self.layer], output.lengths
 
     def encode_frames(self, batch: Batch) -> EncoderOutput:
-        """Normalisation, SpecAugment and masks in training, and the encoder."""
-        field = batch[self.inputs[0]]
-        x = self.cmvn(field.values)
+        """Normalisation, SpecAugment and masks in training, and the encoder, with what it reads beside."""
+        field, context = batch[self.inputs[0]], None
+        plain = x = self.cmvn(field.values)
+        if self.clip is not None:
+            plain = x = x.clamp(-self.clip, self.clip)
         if self.specaugment is not None:
             x = self.specaugment(x, field.lengths, batch.keys)
-        return fine_tuning.run(self.encoder, x, field.lengths, batch.keys, self.masking)
+        if self.fusion is not None:
+            read = x if self.fusion.config.augment_avbert_input else plain
+            context = self.fusion(read, field.lengths, batch.ids)
+        return fine_tuning.run(self.encoder, x, field.lengths, batch.keys, self.masking, context)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """`(B,)` frames of log-probabilities for inputs of so many feature frames, or samples."""
@@ -139,16 +154,29 @@ def build(config: Config, assets: Assets) -> CtcModel:
     """
     if assets.tokenizer is None:
         raise InputError("model ctc: needs a tokenizer; give --tokenizer")
-    encoder, cmvn, dim = build_encoder(config.encoder, config.input_dim, assets)
-    check_options(config, encoder)
-    return CtcModel(config, encoder, len(assets.tokenizer.vocab), dim, cmvn)
+    encoder, cmvn, dim = build_listener(config, assets)
+    model = CtcModel(config, encoder, len(assets.tokenizer.vocab), dim, cmvn)
+    return deep_fusion.fuse(model, config, assets)
 
 
-def check_options(config: Config, encoder: nn.Module) -> None:
-    """Raises InputError for options that this encoder has no use for."""
+def build_listener(config: Config, assets: Assets) -> tuple[nn.Module, nn.Module, int | None]:
+    """The encoder of a system that `deep_fusion.fuse` is called with; see `build_encoder`."""
+    settings = deep_fusion.with_context(config.encoder, config.fusion, assets)
+    parts = build_encoder(settings, config.input_dim, assets)
+    check_options(config, parts[0], fuses=True)
+    return parts
+
+
+def check_options(config: Config, encoder: nn.Module, fuses: bool = False) -> None:
+    """Raises InputError for options that this encoder, or a system that does not fuse, has no use for."""
     name = config.encoder.name
+    if config.fusion is not None and not (fuses and encoder.takes == "features"):
+        raise InputError(
+            f"model.fusion: is for ctc, transducer and attention over features, not for {config.name} over "
+            f"{encoder.takes}; leave it out"
+        )
     if encoder.takes != "features":
-        for option in ("specaugment", "input_dim"):
+        for option in ("specaugment", "input_dim", "clip"):
             if getattr(config, option) is not None:
                 raise InputError(
                     f"model.{option}: is for features, and the {name} encoder takes {encoder.takes}; "

@@ -16,10 +16,10 @@ from speechkit.losses.ctc import ctc_loss
 from speechkit.losses.embedding_regression import Regression, frame_weights
 from speechkit.losses.transducer_lattice import Occupations
 from speechkit.metrics.look import Look
+from speechkit.models import deep_fusion
 from speechkit.models.assets import Assets
-from speechkit.models.ctc import CtcModel, check_options, log_softmax
+from speechkit.models.ctc import CtcModel, build_listener, log_softmax
 from speechkit.models.embedding_transfer import Teacher
-from speechkit.models.inputs import build_encoder
 from speechkit.models.transducer_config import Config
 from speechkit.search.transducer_greedy import transducer_greedy
 from speechkit.text.tokenizer import Tokenizer
@@ -157,6 +157,6 @@ def build(config: Config, assets: Assets) -> TransducerModel:
     """
     if assets.tokenizer is None:
         raise InputError("model transducer: needs a tokenizer; give --tokenizer")
-    encoder, cmvn, dim = build_encoder(config.encoder, config.input_dim, assets)
-    check_options(config, encoder)
-    return TransducerModel(config, encoder, assets.tokenizer, dim, cmvn)
+    encoder, cmvn, dim = build_listener(config, assets)
+    model = TransducerModel(config, encoder, assets.tokenizer, dim, cmvn)
+    return deep_fusion.fuse(model, config, assets)

@@ -16,6 +16,7 @@ from speechkit.data.augment import Augment, speed_samples
 from speechkit.data.crop import check_extractor
 from speechkit.data.dataset import BatchReader, Context, Loaded, MixedReader, read_ahead, tables_of
 from speechkit.data.label_checks import check_labels, check_records
+from speechkit.data.labels import label_table
 from speechkit.data.ledger import Ledger
 from speechkit.data.manifest import Manifest, read_manifest
 from speechkit.data.plan import BatchPlan, deal
@@ -160,6 +161,9 @@ def _make_speech_set(
     augment = Augment(config.augment) if training else None
     if training and config.plan.crops:
         _check_crops(config, model, extractor)
+    if training and hasattr(model, "know_labels"):
+        fields = [name for name in model.requires if label_table(name) in manifest.labels]
+        model.know_labels({name: manifest.labels[label_table(name)].flat for name in fields})
     rates = {labels.field: labels.rate for labels in getattr(model, "label_sets", ())}
     unchanged = plain(config) or not training
     context = Context(manifest, extractor, augment, unchanged, label_rates=rates, **encoded)

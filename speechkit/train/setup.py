@@ -136,4 +136,5 @@ def _assets_hash(assets: Assets) -> str:
     tokenizer = assets.tokenizer
     cmvn = assets.cmvn and {key: assets.cmvn[key] for key in ("mean", "std", "frames") if key in assets.cmvn}
     parts = [tokenizer and [tokenizer.vocab, tokenizer.normaliser.hash], cmvn]
-    return hash_json(parts if assets.bert is None else [*parts, assets.bert.hash])
+    further = [assets.bert and assets.bert.hash, assets.video, assets.av_bert]
+    return hash_json([*parts, *(part for part in further if part is not None)])

@@ -15,6 +15,7 @@ from speechkit.config import dump, load_config
 from speechkit.errors import InputError
 from speechkit.files import write_text
 from speechkit.train import checkpoint, distributed
+from speechkit.train.audio_visual import open_cache, start_av_bert, take_av_bert
 from speechkit.train.initial import load_initial
 from speechkit.train.linguistic import start_bert, take_bert
 from speechkit.train.log import cut_samples
@@ -59,6 +60,7 @@ def train(
         assets = load_assets(tokenizer, cmvn, config.features)
         assets, taken = take_statistics(config, assets, newest)
         assets = take_bert(config, assets, newest, train)
+        assets = take_av_bert(config, assets, newest)
         setup = prepare(config, exp, ranks, assets, train, dev, command)
         _tell_statistics(ranks.first, setup, cmvn, taken)
         if newest is None:
@@ -66,11 +68,12 @@ def train(
                 check_statistics(config, setup.assets)
             for rule, report in load_initial(setup.model, config.init, setup.assets.tokenizer):
                 _say(ranks.first, f"init {rule}: {report}")
-            for line in start_bert(config, setup.assets, setup.model):
+            for line in start_bert(config, setup.assets, setup.model) + start_av_bert(config, setup.model):
                 _say(ranks.first, line)
         trainer = Trainer(setup, bf16)
         if newest is not None:
             resume(trainer, newest)
+        open_cache(config, setup.model, ranks.rank)
         if ranks.first:
             cut_samples(exp / "samples.txt", trainer.progress.update)
             checkpoint.remove_leftovers(exp)
