@@ -196,7 +196,7 @@ class AvBertModel(nn.Module):
         device, config = features.values.device, self.config.encoder
         stacked, _ = stack_audio(self.cmvn(features.values), features.lengths, config.audio_patch)
         audio = Audio(stacked, clips.audio.lengths.to(device), clips.audio.hidden)
-        if stretch is None or not int(stretch.kept.sum()):
+        if stretch is None:
             return audio, None
         frames = batch["video"].values
         if self.config.max_video_tokens is not None:

@@ -53,7 +53,7 @@ class Stretch(NamedTuple):
 
 
 class Clips(NamedTuple):
-    """What is drawn for a batch; None for video that is not there."""
+    """What is drawn for a batch; None for video that no clip has."""
 
     audio: Tokens
     video: Tokens | None
@@ -77,7 +77,7 @@ def draw_clips(batch: Batch, config: Config, now: Stage, training: bool) -> Clip
             audio, stretch = _drop(audio, stretch, config, batch.keys)
     hidden = draw_mask(audio, 1, now, config.mask, batch.keys, AUDIO)
     heard = _tokens(batch, "kmeans_audio", audio, hidden, torch.zeros_like(audio))
-    if stretch is None:
+    if stretch is None or not int(stretch.kept.sum()):
         return Clips(heard, None, None)
     patches = stretch.image[0] * stretch.image[1]
     hidden = draw_mask(stretch.kept, patches, now, config.mask, batch.keys, VIDEO)
