@@ -1,4 +1,4 @@
-"""`speechkit picture curves|mask|fusion|alignment`: how runs go, what they mask, where tokens listen."""
+"""`speechkit picture`: how runs go, what they mask, where tokens listen, what is seen in clips."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the actions."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="curves|mask|fusion|alignment")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="action")
     curves = actions.add_parser(
         "curves", help="perplexities, accuracies, gates, distances and losses", allow_abbrev=False
     )
@@ -23,10 +23,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     alignment = actions.add_parser(
         "alignment", help="attention of a decoder, or the lattice of a transducer", allow_abbrev=False
     )
+    context = actions.add_parser(
+        "context", help="which tokens of an AV-BERT a recogniser's frames read", allow_abbrev=False
+    )
+    clusters = actions.add_parser(
+        "clusters", help="a clip put together from its clusters, masked, and told again", allow_abbrev=False
+    )
+    clusters.add_argument("--codebook", type=Path, required=True, help="k-means model of the video patches")
+    clusters.add_argument("--seed", type=int, default=0, help="of the draw (%(default)s)")
     runs = {
         mask: "pre-training run",
         fusion: "run of a system with BERT",
         alignment: "run with an attention decoder, or of a transducer",
+        context: "run that reads an AV-BERT",
+        clusters: "pre-training run with video",
     }
     for action, trained in runs.items():
         action.add_argument("--model", type=Path, required=True, help=f"checkpoint or folder of a {trained}")
@@ -46,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
         draw_pretraining(args.exp / "metrics.jsonl", path)
     else:
         path = args.out
-        (_mask if args.action == "mask" else _look)(args)
+        {"mask": _mask, "context": _context, "clusters": _clusters}.get(args.action, _look)(args)
     print(f"speechkit picture: {path}", file=sys.stderr)
 
 
@@ -91,3 +101,37 @@ def _look(args: argparse.Namespace) -> None:
         look = recognizer.model.look(recognizer.batch([samples], [name]).to(recognizer.device))
     clock = Clock(encoder.rate / encoder.shift, encoder.middle / encoder.rate)
     draw_look(waveform, look, clock, name, args.out)
+
+
+def _context(args: argparse.Namespace) -> None:
+    from speechkit.decoding.recognizer import Recognizer
+    from speechkit.errors import InputError
+    from speechkit.metrics.plots_av import draw_context
+    from speechkit.metrics.plots_frames import read_utterance
+    from speechkit.models.deep_fusion import context_maps
+
+    recognizer = Recognizer.load(args.model)
+    model = recognizer.model
+    if getattr(model, "fusion", None) is None:
+        raise InputError(f"{args.model}: this {recognizer.run.model.name} reads no AV-BERT")
+    name, waveform = read_utterance(args.data, args.utterance)
+    batch = recognizer.batch([waveform], [name]).to(recognizer.device)
+    maps = {block: weights.numpy() for block, weights in context_maps(model, batch).items()}
+    seconds = model.fusion.av_bert.config.audio_patch / 100
+    draw_context(waveform, maps, 100 / model.encoder.stride, seconds, name, args.out)
+
+
+def _clusters(args: argparse.Namespace) -> None:
+    from speechkit.clustering.codebook import Codebook
+    from speechkit.decoding.one_utterance import read_one
+    from speechkit.errors import InputError
+    from speechkit.metrics.plots_av import draw_mosaics
+    from speechkit.models.av_pictures import mosaics
+    from speechkit.train.checkpoint import load_model
+
+    model, run, assets = load_model(args.model)
+    if run.model.name != "av_bert" or assets.video is None:
+        raise InputError(f"{args.model}: a model of kind {run.model.name}, which knows no clusters of video")
+    batch = read_one(model, run, args.data, args.utterance, args.seed)
+    pictures = mosaics(model, batch, Codebook.load(args.codebook).centres, assets.video)
+    draw_mosaics(pictures, batch.ids[0], args.out)

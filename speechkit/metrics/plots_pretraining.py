@@ -14,6 +14,11 @@ PANELS = {
     "gates": (r"gate_\w+", "mean of the gates: how much is let in"),
     "distance": ("loss_embedding", "distance to BERT's embeddings, summed over tokens"),
     "truth": ("truth|gold", "share of what BERT reads that is the truth"),
+    "masked tokens": (
+        r"(loss_)?(audio|video|both)|entropy_(audio|video)",
+        "nats a masked token; entropy: who only knows frequencies",
+    ),
+    "coverage": (r"coverage_\w+", "share of tokens that is masked"),
     "loss": ("bits|loss", "bits, or the loss that is trained on"),
 }
 """Title of each panel -> its curves' names in metrics.jsonl (a regular expression), and its vertical axis."""
