@@ -1,4 +1,4 @@
-"""`speechkit convert`: encoders from other toolkits, and back to them; BERTs that were trained here."""
+"""`speechkit convert`: models from other toolkits, encoders back to them; BERTs that were trained here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=Path,
         required=True,
-        help="Hugging Face folder, fairseq .pt, torchaudio state dict or folder, or SpeechKit checkpoint",
+        help="Hugging Face folder, fairseq .pt, ESPnet .pth with its config.yaml beside it, torchaudio state "
+        "dict or folder, or SpeechKit checkpoint",
     )
     add("--out", type=Path, required=True, help="folder to write")
     add(
@@ -27,7 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whose format to write (default: %(default)s)",
     )
     add(
-        "--dictionary", type=Path, help="letters of the CTC head: fairseq's dict.ltr.txt, torchaudio's labels"
+        "--from",
+        dest="origin",
+        choices=("huggingface", "fairseq", "espnet", "torchaudio"),
+        help="whose model it must be (default: whatever is found)",
+    )
+    add(
+        "--dictionary",
+        type=Path,
+        help="letters of the CTC head: fairseq's dict.ltr.txt, torchaudio's labels; ESPnet's bpe.model",
     )
     add(
         "--legacy-weight-norm",
@@ -71,7 +80,7 @@ def _open(args: argparse.Namespace) -> tuple[Any, Any, Any, str, list[str]]:
     from speechkit.errors import UsageError
     from speechkit.integrations.reading import is_speechkit
 
-    if not is_speechkit(args.model):
+    if args.origin is not None or not is_speechkit(args.model):
         return _from_foreign(args)
     from speechkit.layers.adapters import merge_lora
     from speechkit.train.checkpoint import load_model
@@ -103,8 +112,12 @@ def _from_foreign(args: argparse.Namespace) -> tuple[Any, Any, Any, str, list[st
         raise UsageError("only values of model.* can be said here, such as model.encoder.heads=8")
     encoder = stated.get("model", {}).pop("encoder", {})
     foreign = read_foreign(args.model, args.dictionary, encoder)
-    config = load_config(RunConfig, model={**model_values(foreign), **stated.get("model", {})})
-    assets = Assets(foreign.tokenizer)
+    if args.origin and not foreign.source.lower().replace(" ", "").startswith(args.origin):
+        raise UsageError(f"{args.model}: is {foreign.source}, and --from says {args.origin}")
+    sections = {"features": foreign.features} if foreign.features else {}
+    model_section = {**model_values(foreign), **stated.get("model", {})}
+    config = load_config(RunConfig, model=model_section, **sections)
+    assets = Assets(foreign.tokenizer, foreign.cmvn)
     model = build_model(config, assets)
     state, account = load_foreign(model.state_dict(), foreign, args.model)
     model.load_state_dict(state)

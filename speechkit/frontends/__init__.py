@@ -10,6 +10,7 @@ video instead of samples; only clusters are made of these.
 FEATURES = {
     "fbank": "speechkit.frontends.fbank",
     "mfcc": "speechkit.frontends.mfcc",
+    "logmel": "speechkit.frontends.logmel",
     "encoder": "speechkit.decoding.encoder_features",
     "audio_patches": "speechkit.frontends.audio_patches",
 }

@@ -32,6 +32,8 @@ MAY_BE_UNEXPECTED = {
     **{f"{head}*": "a head of pre-training that this model does not have" for head in HEADS},
     "ctc_proj.*": "UniSpeech's phone head, whose phones the file does not name",
     "*encoder.version": "a version mark",
+    "frontend.*": "the filters of ESPnet's features, which are computed outside the model",
+    "decoder.attention.score.bias": "adds the same to the energies of all frames",
 }
 """Globs of names that a file may have beyond the model's; they are left out."""
 
@@ -42,11 +44,13 @@ class Foreign:
 
     Attributes:
         source: what the checkpoint is, in a few words.
-        kind: SpeechKit's model: "ctc", "wav2vec2", "hubert" or "unispeech".
-        encoder: values of the encoder's configuration.
+        kind: SpeechKit's model: "ctc", "wav2vec2", "hubert", "unispeech", "attention" or "transducer".
+        encoder: values of the encoder's configuration; without a `name` they are of `wav2vec2`.
         weights: under SpeechKit's names.
         model: further values of the model's configuration.
-        tokenizer: of a CTC head.
+        tokenizer: of a CTC head or a decoder.
+        cmvn: statistics of the features, as in `speechkit.models.assets.Assets`.
+        features: values of the configuration of the features, where the file tells.
         unknown: names in the file that no rule knows.
         reshaped: what was cut, permuted or split, a line each.
         notes: what the file does not say and was assumed, a line each.
@@ -58,6 +62,8 @@ class Foreign:
     weights: dict[str, Tensor]
     model: dict[str, Any] = field(default_factory=dict)
     tokenizer: Tokenizer | None = None
+    cmvn: dict | None = None
+    features: dict[str, Any] | None = None
     unknown: list[str] = field(default_factory=list)
     reshaped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -210,6 +216,8 @@ def model_values(foreign: Foreign) -> dict[str, Any]:
     Raises:
         InputError: heads whose sizes cannot be told.
     """
+    if "name" in foreign.encoder:
+        return {"name": foreign.kind, "encoder": foreign.encoder, **foreign.model}
     encoder = {"name": "wav2vec2", "preset": nearest_preset(foreign.encoder), **foreign.encoder}
     if foreign.kind == "ctc":
         encoder["feature_grad_mult"] = 0.0  # fine-tuning leaves the convolutions as they are

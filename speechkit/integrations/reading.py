@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from speechkit.errors import InputError
-from speechkit.integrations import fairseq, huggingface, torchaudio
+from speechkit.integrations import espnet, fairseq, huggingface, torchaudio
 from speechkit.integrations.foreign import Foreign
 from speechkit.integrations.torch_file import open_torch
 
@@ -23,8 +23,9 @@ def read_foreign(
     """Reads a checkpoint of another toolkit.
 
     Args:
-        path: a Hugging Face folder, a fairseq .pt, or a torchaudio state dict or folder.
-        dictionary: tokens of a CTC head, where neither the file nor one beside it has them.
+        path: a Hugging Face folder, a fairseq .pt, an ESPnet .pth, or a torchaudio state dict or folder.
+        dictionary: tokens of a CTC head, where neither the file nor one beside it has them; of ESPnet its
+            sentencepiece model.
         stated: values of the encoder's configuration that the user says; they win.
 
     Raises:
@@ -36,12 +37,14 @@ def read_foreign(
         if not (path / "model.pt").exists():
             raise InputError(
                 f"{path}: neither a SpeechKit checkpoint (config.yaml), nor a Hugging Face folder "
-                "(config.json with a model_type), nor torchaudio's (model.pt)"
+                "(config.json with a model_type), nor torchaudio's (model.pt); of ESPnet name the .pth itself"
             )
         path = path / "model.pt"
     file = open_torch(path)
     if fairseq.is_fairseq(file.value):
         return fairseq.read(file, dictionary, stated)
+    if espnet.model_state(file.value) is not None:
+        return espnet.read(file, dictionary, stated)
     if torchaudio.is_torchaudio(file.value):
         return torchaudio.read(file, dictionary, stated)
     keys = (
@@ -50,6 +53,6 @@ def read_foreign(
         else type(file.value).__name__
     )
     raise InputError(
-        f"{path}: neither fairseq's trainer nor torchaudio wrote this (it has {keys}); give a fairseq .pt, a "
-        "torchaudio state dict, or the whole folder of a Hugging Face model"
+        f"{path}: neither fairseq's trainer, ESPnet nor torchaudio wrote this (it has {keys}); give a "
+        "fairseq .pt, an ESPnet .pth, a torchaudio state dict, or the whole folder of a Hugging Face model"
     )

@@ -83,7 +83,7 @@ def convert_head(
     row = {token: index for index, token in enumerate(vocabulary.tokens)}
     special = {vocabulary.blank, vocabulary.unk, vocabulary.eos, *vocabulary.unused}
     names = [token for token in vocabulary.tokens if token not in special]
-    tokenizer = _tokenizer(names, vocabulary)
+    tokenizer = tokenizer_of(names, vocabulary)
     order = [row.get(token) for token in (vocabulary.blank, vocabulary.unk, *names, vocabulary.eos)]
     kept = torch.tensor([index for index in order if index is not None])
     made = torch.tensor([index is None for index in order])
@@ -97,17 +97,32 @@ def convert_head(
     return new_weight, new_bias, tokenizer, lines
 
 
-def _tokenizer(names: list[str], vocabulary: Vocabulary) -> Tokenizer:
-    """Characters where every token is one, else words (phones, for instance)."""
-    characters = all(len(name) == 1 or name == vocabulary.space for name in names)
+def tokenizer_of(names: list[str], vocabulary: Vocabulary, characters: bool | None = None) -> Tokenizer:
+    """A tokenizer for the tokens that are no special ones.
+
+    Args:
+        names: of the tokens, in their order.
+        vocabulary: that they are from.
+        characters: whether tokens are characters, or words (phones, for instance); None: characters where
+            every token is one.
+
+    Raises:
+        InputError: a name that no token can have.
+    """
+    if characters is None:
+        characters = all(len(name) == 1 or name == vocabulary.space for name in names)
     pieces = [SPACE if characters and name == vocabulary.space else name for name in names]
-    normaliser = Normaliser(Config(form=_form(pieces), case=_case(pieces)))
     try:
         if characters:
-            return Tokenizer("char", CharUnits(), pieces, normaliser)
-        return Tokenizer("word", WordUnits(), pieces, normaliser)
+            return Tokenizer("char", CharUnits(), pieces, normaliser_of(pieces))
+        return Tokenizer("word", WordUnits(), pieces, normaliser_of(pieces))
     except InputError as error:
         raise InputError(f"{vocabulary.source}: {error}") from None
+
+
+def normaliser_of(pieces: list[str]) -> Normaliser:
+    """One that leaves the tokens as they are."""
+    return Normaliser(Config(form=_form(pieces), case=_case(pieces)))
 
 
 def _case(pieces: Iterable[str]) -> str:
