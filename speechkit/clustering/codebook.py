@@ -66,6 +66,11 @@ class Codebook:
     training: dict[str, Any]
 
     @property
+    def features(self) -> str | None:
+        """Hash of the configuration of what is clustered; None for features of another program."""
+        return hash_json(to_dict(self.kind.config)) if self.kind.config is not None else None
+
+    @property
     def hash(self) -> str:
         """Hash of what labels depend on."""
         config = to_dict(self.kind.config) if self.kind.config is not None else None
@@ -89,6 +94,7 @@ class Codebook:
                 "offset": kind.offset,
                 "config": to_dict(kind.config) if kind.config is not None else None,
                 "speaker_cmvn": kind.speaker_cmvn,
+                "features": self.features,
                 "hash": self.hash,
                 "training": self.training,
             }

@@ -1,4 +1,4 @@
-"""Frames of a data directory, one utterance at a time: as they were dumped, or computed from the audio."""
+"""Frames of a data directory, utterance by utterance: as they were dumped, or made of its audio or video."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from speechkit.clustering.video_source import VideoSource
 from speechkit.config import from_dict, load_kind
 from speechkit.data.archive import read_array
 from speechkit.data.audio import read_audio
@@ -18,11 +19,12 @@ from speechkit.data.kaldi_dir import DataDir, read_data_dir
 from speechkit.data.parallel import run_parallel
 from speechkit.errors import BadSample, InputError
 from speechkit.files import read_json
-from speechkit.frontends import FEATURES
+from speechkit.frontends import FEATURES, VIDEO
 
 # Utterances that one process works on at once.
 PIECE = 32
 SHOWN = 20  # utterances named in an error
+KINDS = {**FEATURES, **VIDEO}
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Kind:
     @classmethod
     def of(cls, config: Any, speaker_cmvn: bool = False) -> Kind:
         """The kind that a frontend makes."""
-        extractor = load_kind(FEATURES, config.name).build(config)
+        extractor = load_kind(KINDS, config.name).build(config)
         rate = extractor.rate
         return cls(config, speaker_cmvn, rate / extractor.shift, extractor.middle / rate)
 
@@ -52,6 +54,11 @@ class Kind:
     def unknown(cls, rate: float) -> Kind:
         """Features of another program, at so many frames a second."""
         return cls(None, False, rate, 0.5 / rate)
+
+    @property
+    def of_video(self) -> bool:
+        """Whether these are patches of video."""
+        return self.config is not None and self.config.name in VIDEO
 
     def processes(self, jobs: int) -> int:
         """How many of so many processes may compute these features: one alone can feed a GPU."""
@@ -87,7 +94,7 @@ def kind_from(record: Any, path: Path) -> Kind:
     if not isinstance(values, dict) or not isinstance(values.get("name"), str):
         raise InputError(f"{path}: no record of a configuration; run speechkit features again")
     try:
-        config = from_dict(load_kind(FEATURES, values["name"]).Config, values)
+        config = from_dict(load_kind(KINDS, values["name"]).Config, values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return Kind.of(config, bool(record.get("speaker_cmvn")))
@@ -163,8 +170,15 @@ class FrameSource:
             raise BadSample(utterance, "features are not finite", "NaN or infinity; make the features again")
         return features.astype(np.float32, copy=False)
 
+    def part(self, utterance: str, start: int, count: int) -> np.ndarray:
+        """Some of the frames of an utterance; raises BadSample as `read`."""
+        return self.read(utterance)[start : start + count]
 
-def open_source(folder: str | Path, kind: Kind) -> FrameSource:
+
+Source = FrameSource | VideoSource
+
+
+def open_source(folder: str | Path, kind: Kind) -> Source:
     """The frames of a data directory.
 
     Raises:
@@ -174,14 +188,14 @@ def open_source(folder: str | Path, kind: Kind) -> FrameSource:
     data = read_data_dir(folder)
     if not data.utterances:
         raise InputError(f"{folder}: no utterances")
-    return FrameSource(data, kind)
+    return VideoSource(data, kind) if kind.of_video else FrameSource(data, kind)
 
 
 @dataclass(frozen=True)
 class _Reads:
     """Reads pieces of work in worker processes: arrays, or what was wrong."""
 
-    sources: Sequence[FrameSource]
+    sources: Sequence[Source]
 
     def __call__(self, piece: Sequence[tuple[int, str]]) -> list[np.ndarray | BadSample]:
         found: list[np.ndarray | BadSample] = []
@@ -207,7 +221,7 @@ def refuse(where: str, problems: Sequence[BadSample]) -> None:
 
 
 def sample_frames(
-    sources: Sequence[FrameSource],
+    sources: Sequence[Source],
     max_frames: int,
     seed: int = 0,
     columns: slice = slice(None),

@@ -131,7 +131,7 @@ def lloyd_step(frames: Tensor, centres: Tensor, power: float | None = None) -> t
     best = torch.zeros((), dtype=torch.float64, device=frames.device)
     for _, block in _blocks(frames):
         labels, scores = scorer(block)
-        sums += _sums(block, labels, len(centres))
+        sums += cluster_sums(block, labels, len(centres))
         counts += torch.bincount(labels, minlength=len(centres))
         best += scores.gather(1, labels[:, None]).sum(dtype=torch.float64)
     inertia = ((_power(frames) if power is None else power) - 2 * float(best)) / len(frames)
@@ -143,7 +143,7 @@ def lloyd_step(frames: Tensor, centres: Tensor, power: float | None = None) -> t
     return moved, max(inertia, 0.0), len(empty)
 
 
-def _sums(frames: Tensor, labels: Tensor, clusters: int) -> Tensor:
+def cluster_sums(frames: Tensor, labels: Tensor, clusters: int) -> Tensor:
     """`(K, F)` sum of the frames of each cluster."""
     if frames.device.type == "cpu":
         return frames.new_zeros(clusters, frames.shape[1]).index_add_(0, labels, frames)

@@ -13,7 +13,8 @@ class Padded:
     """Sequences of differing lengths in one tensor.
 
     Attributes:
-        values: `(B, T)` or `(B, T, D)`, what lies beyond a length is padding of any content.
+        values: `(B, T)`, `(B, T, D)` or `(B, T, H, W, 3)`, what lies beyond a length is padding of any
+            content.
         lengths: `(B,)` int64 on the same device, in the unit of axis 1 of `values`.
     """
 
@@ -62,12 +63,13 @@ def pad(sequences: list[Tensor], value: float = 0) -> Padded:
     """Stacks `(T_i, ...)` tensors into one `(B, max T_i, ...)`.
 
     Args:
-        sequences: at least one tensor; equal trailing shapes and dtypes.
+        sequences: at least one tensor; equal trailing shapes and dtypes, but of those without a row.
         value: what fills the padding.
     """
     lengths = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64)
-    shape = (len(sequences), int(lengths.max()), *sequences[0].shape[1:])
-    values = torch.full(shape, value, dtype=sequences[0].dtype)
+    longest = sequences[int(lengths.argmax())]
+    values = torch.full((len(sequences), *longest.shape), value, dtype=longest.dtype)
     for row, sequence in zip(values, sequences):
-        row[: len(sequence)] = sequence
+        if len(sequence):
+            row[: len(sequence)] = sequence
     return Padded(values, lengths)

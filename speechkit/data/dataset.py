@@ -20,11 +20,12 @@ from torch import Tensor
 
 from speechkit.config import check_range
 from speechkit.data.archive import read_array
+from speechkit.data.array_readers import ArrayLabels, Video
 from speechkit.data.audio import read_audio
 from speechkit.data.batch import Batch
 from speechkit.data.collate import collate
 from speechkit.data.crop import Crop, by_window, crop_features, crop_labels
-from speechkit.data.labels import label_table
+from speechkit.data.labels import ARRAYS, label_table
 from speechkit.data.manifest import Manifest, Ragged
 from speechkit.data.plan import MicroBatch
 from speechkit.data.tables import features_table
@@ -207,13 +208,15 @@ READERS: dict[str, Callable[[], Reader]] = {
     "features": Features,
     "tokens": Tokens,
     "bert_tokens": BertTokens,
+    "video": Video,
+    **{name: functools.partial(ArrayLabels, name) for name in ARRAYS},
 }
 """Field name -> its reader; further fields are further entries. Frame labels have names of their own."""
 
 
 def make_reader(name: str) -> Reader:
     """The reader of a field; raises InputError for one that nothing reads."""
-    if label_table(name):
+    if label_table(name) and name not in READERS:
         return Labels(name)
     if name not in READERS:
         raise InputError(f"the model requires '{name}', which no reader makes{nearest(name, list(READERS))}")

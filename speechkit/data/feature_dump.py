@@ -61,8 +61,10 @@ class Options:
             raise ValueError("speeds: for dumped features that are not normalised by speaker")
 
 
-def load_feature_config(file: str | Path | None = None, overrides: Sequence[str] = ()) -> Any:
-    """Reads the configuration of a frontend; its `name` (fbank unless given) says which.
+def load_feature_config(
+    file: str | Path | None = None, overrides: Sequence[str] = (), kinds: Mapping[str, str] = FEATURES
+) -> Any:
+    """Reads the configuration of a frontend, one of `kinds`; its `name` (fbank unless given) says which.
 
     Raises:
         InputError: an unknown frontend, key or value.
@@ -70,7 +72,7 @@ def load_feature_config(file: str | Path | None = None, overrides: Sequence[str]
     values = dict(read_yaml(file)[0]) if file is not None else {}
     for override in overrides:
         values.update(parse_override(override)[0])
-    return load_config(load_kind(FEATURES, values.get("name", "fbank")).Config, file, overrides)
+    return load_config(load_kind(kinds, values.get("name", "fbank")).Config, file, overrides)
 
 
 @dataclass

@@ -41,6 +41,8 @@ def check_labels(manifest: Manifest, sets: Iterable[LabelSet]) -> tuple[dict[int
     odd: list[dict] = []
     for labels in sets:
         table = label_table(labels.field)
+        if table not in manifest.labels:
+            continue  # of arrays, which are not all in memory
         counts = manifest.labels[table].lengths
         for i in np.flatnonzero(counts == 0).tolist():
             missing.setdefault(i, BadSample(manifest.ids[i], f"no labels in {table}"))
@@ -61,7 +63,7 @@ def check_records(folders: Sequence[str | Path], sets: Iterable[LabelSet]) -> No
         sets: what the model expects.
 
     Raises:
-        InputError: another rate or number of clusters.
+        InputError: another rate or number of clusters, or clusters of other features, by their hash.
     """
     for labels in sets:
         for folder in folders:
@@ -78,6 +80,11 @@ def check_records(folders: Sequence[str | Path], sets: Iterable[LabelSet]) -> No
                 raise InputError(
                     f"{path}: {record['clusters']} clusters, but the model has {labels.classes} classes for "
                     f"{labels.field}: set model.classes"
+                )
+            if labels.features is not None and record.get("features", labels.features) != labels.features:
+                raise InputError(
+                    f"{path}: clusters of other features (configuration {record['features']}) than the model "
+                    f"reads ({labels.features}): make codebook and labels again with its statistics"
                 )
 
 

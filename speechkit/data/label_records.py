@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from speechkit.data.labels import is_label_table
+from speechkit.data.labels import is_label_array, is_label_table
 from speechkit.errors import InputError
 from speechkit.files import read_json, write_json
 
-SHARED = ("label_rate", "offset", "clusters", "kmeans")
+SHARED = ("label_rate", "offset", "clusters", "kmeans", "features")
 """Entries that are true of any part of a table."""
 
 
@@ -30,9 +30,10 @@ def read_records(folder: str | Path, tables: Iterable[str]) -> dict[str, dict[st
         InputError: a record that is no JSON object.
     """
     records = {}
+    tables = set(tables)
     for path in record_files(folder):
-        name = path.with_suffix(".txt").name
-        if name in tables:
+        names = [path.with_suffix(suffix).name for suffix in (".txt", ".scp")]
+        for name in tables.intersection(names):
             record = read_json(path)
             if not isinstance(record, dict):
                 raise InputError(f"{path}: not a record of labels; make the labels again")
@@ -56,7 +57,7 @@ def joint_records(
         InputError: records that differ: the same number would mean different sounds.
     """
     joint, messages = {}, []
-    for name in filter(is_label_table, tables):
+    for name in filter(lambda name: is_label_table(name) or is_label_array(name), tables):
         owners = [folder for folder in folders if (Path(folder) / name).exists()]
         found = {folder: read_records(folder, [name]).get(name) for folder in owners}
         records = {folder: record for folder, record in found.items() if record is not None}

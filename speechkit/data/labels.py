@@ -1,7 +1,8 @@
 """Frame labels such as k-means clusters: `km.txt` or `km_<name>.txt` of a data directory.
 
 A row `utt 3 3 17 ...` has one whole number for each label frame. The text of 960 hours is a gigabyte, so it
-is read once, line by line, into one array of 16- or 32-bit numbers.
+is read once, line by line, into one array of 16- or 32-bit numbers. Labels of video, thousands a clip, are
+arrays in records instead: `km_video.scp`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import numpy as np
 
 from speechkit.data.tables import shown
 from speechkit.errors import InputError, Problem, ProblemsError
+
+ARRAYS = ("kmeans_video",)
+"""Fields whose labels are records of arrays."""
 
 _FIELD = re.compile(r"kmeans(?:_([A-Za-z0-9_-]+))?")
 _NUMBERS = b"0123456789 "
@@ -30,11 +34,13 @@ class LabelSet:
         field: the batch field, `kmeans` or `kmeans_<name>`.
         classes: K; labels lie in [0, K).
         rate: labels a second.
+        features: hash of the configuration of the features that were clustered, or None for any.
     """
 
     field: str
     classes: int
     rate: float
+    features: str | None = None
 
 
 def label_table(field: str) -> str | None:
@@ -43,9 +49,19 @@ def label_table(field: str) -> str | None:
     return match and (f"km_{match[1]}.txt" if match[1] else "km.txt")
 
 
+def label_array_table(field: str) -> str:
+    """`km_<name>.scp` for the field `kmeans_<name>`."""
+    return label_table(field).removesuffix(".txt") + ".scp"
+
+
 def is_label_table(name: str) -> bool:
     """Whether a file of a data directory holds frame labels that a model learns."""
     return name == "km.txt" or (name.startswith("km_") and name.endswith(".txt"))
+
+
+def is_label_array(name: str) -> bool:
+    """Whether a file of a data directory says where labels lie that are records of arrays."""
+    return name.startswith("km_") and name.endswith(".scp")
 
 
 def read_labels(path: str | Path, utterances: Collection[str]) -> dict[str, np.ndarray]:

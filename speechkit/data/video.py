@@ -94,7 +94,7 @@ def read_clip(
         _check_complete(container, [track for track in (video, audio) if track], name)
         chosen = _choose(timeline, config.fps, name, limits)
         frames = pictures(video, timeline, chosen, config.size, name)
-        return Clip(frames, timeline.seconds, None if audio is None else sound(audio, rate, name))
+        return Clip(frames, timeline.seconds, None if rate is None else sound(audio, rate, name))
 
 
 @contextmanager
@@ -120,14 +120,14 @@ def _opened(path: str, name: str) -> Iterator[Any]:
 
 
 def _tracks(container: Any, name: str, limits: Limits, with_sound: bool) -> tuple[Track, Track | None]:
-    """The best video stream and, when asked for, the sound that belongs to it, with their packets."""
+    """The best video stream and the sound that belongs to it, if there is any, with their packets."""
     from av.stream import Disposition
 
     stream = container.streams.best("video")
     if stream is None or stream.disposition & Disposition.attached_pic:
         raise BadSample(name, "no video", "the clip has no video stream; remove it from video.scp")
     tracks = {stream.index: Track(stream)}
-    voice = container.streams.best("audio", stream) if with_sound else None
+    voice = container.streams.best("audio", stream)
     if with_sound and voice is None:
         raise BadSample(name, "no audio", "the clip has no audio stream; give wav.scp, or remove the clip")
     if voice is not None:
@@ -181,8 +181,10 @@ def _check_complete(container: Any, tracks: list[Track], name: str) -> None:
     promised = [
         (float(t.stream.duration * t.stream.time_base), t.seconds) for t in tracks if t.stream.duration
     ]
-    if len(promised) < len(tracks) and len(container.streams) == len(tracks):
-        promised.append(((container.duration or 0) / 1e6, found))
+    streams = container.streams
+    if len(promised) < len(tracks) == len(streams.video) + len(streams.audio):
+        whole = (container.duration or 0) - max(container.start_time or 0, 0)
+        promised.append((whole / 1e6, found))
     for due, there in promised:
         if due - there > MISSING_SECONDS:
             detail = f"{there:.2f} s of the {due:.2f} s that the header promises; copy the file again"

@@ -56,7 +56,8 @@ def decoded(track: Track, name: str, wanted: Container[int] | None = None) -> It
 
     codec = track.stream.codec_context
     codec.flush_buffers()
-    codec.thread_count = 1  # clips are shared among processes
+    if not codec.is_open:
+        codec.thread_count = 1  # clips are shared among processes
     try:
         for packet in (*track.packets, None):
             if track.stream.type == "video":

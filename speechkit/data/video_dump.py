@@ -52,7 +52,7 @@ def dump_video(
     source, out = Path(source), Path(out)
     need_video_library()
     check_output(out, [source])
-    data = read_data_dir(source, need_audio=not options.audio)
+    data = read_data_dir(source, need_audio=False)
     if not data.tables.get("video.scp"):
         raise InputError(
             f"{source / 'video.scp'}: no such file, or empty; it names a clip for each utterance"
