@@ -1,40 +1,46 @@
 """The transducer loss from the two networks' states: the joint network's `(B, T, U + 1, V)` is never there.
 
-The output layer's logits are made for a piece of the lattice at a time; of each node three numbers stay, the
-normaliser and the logits of the blank and of the next label. The backward pass makes the pieces again.
+The output layer's logits are made for a part of the lattices at a time; of each node three numbers stay, the
+normaliser and the log-probabilities of the blank and of the next label. The backward pass makes the logits
+again, or finds them where all of them fit a stated memory, and works at the nodes that paths visit only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from speechkit.losses.transducer import transducer_loss
-from speechkit.losses.transducer_lattice import Occupations
+from speechkit.losses.label_windows import Windows
+from speechkit.losses.lattice_parts import (
+    Part,
+    Rectangle,
+    pack,
+    pieces,
+    put,
+    shrink,
+    take,
+    visits,
+    whole,
+    within,
+)
+from speechkit.losses.node_logits import differentiate_, read_nodes, real_labels
+from speechkit.losses.transducer import check_lengths, transducer_loss
+from speechkit.losses.transducer_lattice import NOTHING, Lattice, Occupations, occupations
 
 Combine = Literal["add", "multiply"]
 """How the states of the two networks meet before the tanh."""
 
 LOGITS = 1 << 24
-"""Logits that are there at once, at most (unless a single frame has more): 64 MB of fp32."""
+"""Logits that are worked at together, at most (unless a single frame has more): 64 MB of fp32."""
 
+NODES = 1 << 11
+"""Nodes that a CPU works at together, at most: what belongs to them stays in its cache."""
 
-class Piece(NamedTuple):
-    """A part of an utterance's lattice: frames `start` to `end`, all rows.
-
-    Attributes:
-        row: of the batch.
-        start: first frame.
-        end: frame after the last.
-        rows: labels of the utterance, plus 1.
-    """
-
-    row: int
-    start: int
-    end: int
-    rows: int
+KEPT = 1 << 27
+"""Logits that are kept for the backward pass if there are no more than these: 512 MB of fp32."""
 
 
 def joint_transducer_loss(
@@ -49,7 +55,10 @@ def joint_transducer_loss(
     combine: Combine = "add",
     blank: int = 0,
     fastemit: float = 0.0,
+    windows: Windows | None = None,
+    lattice: Lattice = occupations,
     logits: int = LOGITS,
+    kept: int = KEPT,
 ) -> tuple[Tensor, Occupations]:
     """Negative log probabilities of the targets under softmax(W tanh(f + g) + b), for V of any size.
 
@@ -66,117 +75,158 @@ def joint_transducer_loss(
         combine: `add`: tanh(f + g); `multiply`: tanh(f * g).
         blank: id of the blank.
         fastemit: see `transducer_loss`.
+        windows: rows that are looked at in each frame; None for all.
+        lattice: see `transducer_loss`.
         logits: that are there at once; changes speed and memory only.
+        kept: logits of the whole batch that may be kept, instead of being made again; likewise.
 
     Returns:
         `(B,)` losses, and the occupations; see `transducer_loss`.
 
     Raises:
-        ValueError: a blank in a target, by its row, or shapes and lengths that do not fit.
+        ValueError: a blank in a target, by its row, or shapes or lengths that do not fit.
     """
-    inside = torch.arange(tokens.size(1), device=tokens.device) < token_lengths.to(tokens.device)[:, None]
-    spoilt = ((tokens == blank) & inside).any(1).nonzero().flatten().tolist()
-    if spoilt:
-        raise ValueError(f"row {spoilt[0]} of the batch: the blank ({blank}) is in the target")
-    tokens = tokens.masked_fill(~inside, 1 if blank == 0 else 0)
+    _check(frames, states, weight, tokens)
+    check_lengths(*frames.shape[:2], tokens.size(1), lengths, token_lengths)
+    tokens = real_labels(tokens, token_lengths, blank)
     device = frames.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else frames.dtype
-    pieces = _pieces(lengths.tolist(), token_lengths.tolist(), len(weight), logits)
-    plan = _Plan(pieces, tokens.to(frames.device), combine, blank, dtype)
+    sizes = lengths.tolist(), token_lengths.tolist()
+    nodes = whole(*sizes) if windows is None else within(*windows, *sizes)
+    most = max(1, logits // len(weight))
+    parts = list(pack(nodes, most if frames.is_cuda else min(NODES, most)))
+    labels = torch.nn.functional.pad(tokens, (0, 1))[:, None].expand(-1, frames.size(1), -1)
+    keep = sum(r.nodes for r in nodes) * len(weight) <= kept
+    plan = _Plan(parts, labels.to(frames.device), combine, blank, dtype, keep)
     with torch.autocast(device, enabled=False):
         silent, spoken = _Arcs.apply(frames, states, weight, bias, plan)
-        return transducer_loss(silent, spoken, lengths, token_lengths, fastemit)
+        return transducer_loss(silent, spoken, lengths, token_lengths, fastemit, lattice)
 
 
-def _pieces(lengths: list[int], token_lengths: list[int], vocab: int, logits: int) -> list[Piece]:
-    found = []
-    for row, (frames, tokens) in enumerate(zip(lengths, token_lengths)):
-        step = max(1, logits // (vocab * (tokens + 1)))
-        starts = range(0, frames, step)
-        found += [Piece(row, start, min(start + step, frames), tokens + 1) for start in starts]
-    return found
+def _check(frames: Tensor, states: Tensor, weight: Tensor, tokens: Tensor) -> None:
+    parts = frames, states, weight, tokens
+    fits = frames.size(2) == states.size(2) == weight.size(1) and len(frames) == len(states) == len(tokens)
+    if not fits or states.size(1) != tokens.size(1) + 1:
+        raise ValueError(
+            "frames (B, T, J), states (B, U + 1, J), weight (V, J) and tokens (B, U) do not fit each other: "
+            + ", ".join(str(tuple(part.shape)) for part in parts)
+        )
 
 
 class _Plan(NamedTuple):
     """Everything about a loss that is no network's output.
 
     Attributes:
-        pieces: of the lattices.
-        tokens: `(B, U)` labels; any but the blank where there is none.
+        parts: of the lattices.
+        labels: `(B, T, U + 1)` next label of each node, a view; any but the blank where there is none.
         combine: see `joint_transducer_loss`.
         blank: id of the blank.
         dtype: of the matrix products.
+        keep: the logits for the backward pass.
     """
 
-    pieces: list[Piece]
-    tokens: Tensor
+    parts: list[Part]
+    labels: Tensor
     combine: Combine
     blank: int
     dtype: torch.dtype
+    keep: bool
 
-    def hidden(self, frames: Tensor, states: Tensor, piece: Piece) -> tuple[Tensor, Tensor, Tensor]:
-        """The two sides `(t, 1, J)`, `(1, u, J)` of a piece, and the tanh `(t * u, J)` of both."""
-        f = frames[piece.row, piece.start : piece.end, None]
-        g = states[piece.row, None, : piece.rows]
-        both = f + g if self.combine == "add" else f * g
-        return f, g, both.tanh_().flatten(0, 1)
+    def sides(self, frames: Tensor, states: Tensor, r: Rectangle) -> tuple[Tensor, Tensor]:
+        """Frames `(t, 1, J)` and states `(1, u, J)` that meet in a rectangle."""
+        return frames[r.utterance, r.start : r.end, None], states[r.utterance, None, r.low : r.high]
 
-    def labels(self, piece: Piece) -> Tensor:
-        """`(t * u,)` the next label of each node; any where there is none."""
-        row = self.tokens[piece.row, : piece.rows]
-        if len(row) < piece.rows:
-            row = torch.nn.functional.pad(row, (0, 1))
-        return row.repeat(piece.end - piece.start)
+    def hidden(self, frames: Tensor, states: Tensor, part: Part) -> Tensor:
+        """`(N, J)` tanh of both at each node."""
+        found = frames.new_empty(sum(r.nodes for r in part), frames.size(-1))
+        meet = torch.add if self.combine == "add" else torch.mul
+        for r, block in pieces(part, found):
+            meet(*self.sides(frames, states, r), out=block)
+        return _tanh_(found)
+
+    def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """`(N, V)` in fp32 at least; weight and bias are of the products' type."""
+        found = torch.addmm(bias, hidden.to(self.dtype), weight.t())
+        return found.to(torch.promote_types(hidden.dtype, torch.float32))
 
 
 class _Arcs(torch.autograd.Function):
-    """`(B, T, U + 1)` log-probabilities of the blank and `(B, T, U)` of the next label, zero outside."""
+    """`(B, T, U + 1)` log-probabilities of the blank and `(B, T, U)` of the next label, NOTHING elsewhere."""
 
     @staticmethod
     def forward(
         ctx: Any, frames: Tensor, states: Tensor, weight: Tensor, bias: Tensor, plan: _Plan
     ) -> tuple[Tensor, Tensor]:
         shape, wide = (*frames.shape[:2], states.size(1)), torch.promote_types(frames.dtype, torch.float32)
-        silent, spoken = (frames.new_zeros(shape, dtype=wide) for _ in range(2))
-        norm = torch.zeros_like(silent)
-        matrix = weight.to(plan.dtype).t()
-        for piece in plan.pieces:
-            _, _, hidden = plan.hidden(frames, states, piece)
-            logits = torch.addmm(bias.to(plan.dtype), hidden.to(plan.dtype), matrix).to(wide)
-            place = (piece.row, slice(piece.start, piece.end), slice(piece.rows))
-            grid = (-1, piece.rows)
-            silent[place] = logits[:, plan.blank].view(grid)
-            spoken[place] = logits.gather(1, plan.labels(piece)[:, None]).view(grid)
-            norm[place] = logits.logsumexp(1).view(grid)
-        ctx.save_for_backward(frames, states, weight, bias, norm)
+        norm, silent, spoken = (frames.new_full(shape, NOTHING, dtype=wide) for _ in range(3))
+        matrix, offset = weight.to(plan.dtype), bias.to(plan.dtype)
+        kept = []
+        for part in plan.parts:
+            logits = plan.logits(plan.hidden(frames, states, part), matrix, offset)
+            found = read_nodes(logits, take(plan.labels, part), plan.blank)
+            for target, values in zip((norm, silent, spoken), found):
+                put(target, part, values)
+            if plan.keep and any(ctx.needs_input_grad):
+                kept.append(logits)
+        ctx.save_for_backward(frames, states, weight, bias, norm, *kept)
         ctx.plan = plan
-        return silent - norm, (spoken - norm)[:, :, :-1]
+        return silent, spoken[:, :, :-1]
 
     @staticmethod
     def backward(ctx: Any, of_blank: Tensor, of_label: Tensor) -> tuple:
-        frames, states, weight, bias, norm = ctx.saved_tensors
-        plan, wide = ctx.plan, norm.dtype
+        frames, states, weight, bias, norm, *kept = ctx.saved_tensors
+        plan: _Plan = ctx.plan
         of_label = torch.nn.functional.pad(of_label, (0, 1))
         to_frames, to_states = torch.zeros_like(frames), torch.zeros_like(states)
         to_weight, to_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-        small = weight.to(plan.dtype)
-        for piece in plan.pieces:
-            f, g, hidden = plan.hidden(frames, states, piece)
-            place = (piece.row, slice(piece.start, piece.end), slice(piece.rows))
-            first, second = of_blank[place].flatten(), of_label[place].flatten()
-            logits = torch.addmm(bias.to(plan.dtype), hidden.to(plan.dtype), small.t()).to(wide)
-            # d log p_k / d logit_j = [j = k] - p_j
-            gradient = logits.sub_(norm[place].reshape(-1, 1)).exp_().mul_(-(first + second)[:, None])
-            gradient[:, plan.blank] += first
-            gradient.scatter_add_(1, plan.labels(piece)[:, None], second[:, None])
-            to_bias += gradient.sum(0)
-            gradient = gradient.to(plan.dtype)
+        matrix, offset = weight.to(plan.dtype), bias.to(plan.dtype)
+        for part, logits in _parts(plan, kept, of_blank, of_label):
+            hidden = plan.hidden(frames, states, part)
+            if logits is None:
+                logits = plan.logits(hidden, matrix, offset)
+            nodes = (take(values, part) for values in (plan.labels, norm, of_blank, of_label))
+            label, *rest = nodes
+            differentiate_(logits, label, plan.blank, *rest)
+            to_bias += logits.sum(0)
+            gradient = logits.to(plan.dtype)
             _add_product(to_weight, gradient.t(), hidden.to(plan.dtype))
-            back = (gradient @ small).to(hidden.dtype).mul_(1 - hidden.square()).view(len(f), piece.rows, -1)
-            sides = (back, back) if plan.combine == "add" else (back * g, back * f)
-            to_frames[piece.row, piece.start : piece.end] += sides[0].sum(1)
-            to_states[piece.row, : piece.rows] += sides[1].sum(0)
+            back = (gradient @ matrix).to(hidden.dtype)
+            torch.ops.aten.tanh_backward.grad_input(back, hidden, grad_input=back)
+            for r, block in pieces(part, back):
+                f, g = plan.sides(frames, states, r)
+                first, second = (block, block) if plan.combine == "add" else (block * g, block * f)
+                to_frames[r.utterance, r.start : r.end] += first.sum(1)
+                to_states[r.utterance, r.low : r.high] += second.sum(0)
         return to_frames, to_states, to_weight, to_bias, None
+
+
+def _parts(
+    plan: _Plan, kept: list[Tensor], of_blank: Tensor, of_label: Tensor
+) -> Iterator[tuple[Part, Tensor | None]]:
+    """Parts of what paths visit, with a copy of their logits where these were kept."""
+    seen, frames = visits(of_blank, of_label), 64 if of_blank.is_cuda else 16  # launches cost time on a GPU
+    if not kept:
+        smaller = (s for part in plan.parts for r in part for s in shrink(r, seen, frames))
+        largest = max(sum(r.nodes for r in part) for part in plan.parts)
+        yield from ((part, None) for part in pack(smaller, largest))
+        return
+    for part, logits in zip(plan.parts, kept):
+        found = [
+            (s, s.inside(r, block)) for r, block in pieces(part, logits) for s in shrink(r, seen, frames)
+        ]
+        if found:
+            smaller = [s for s, _ in found]
+            copy = logits.new_empty(sum(s.nodes for s in smaller), logits.size(1))
+            for (_, target), (_, block) in zip(pieces(smaller, copy), found):
+                target.copy_(block)
+            yield smaller, copy
+
+
+def _tanh_(values: Tensor) -> Tensor:
+    """In place; on CPUs as 2 sigmoid(2 x) - 1, as exact beside 1, which takes a third of the time."""
+    if values.is_cuda or values.dtype != torch.float32:
+        return values.tanh_()
+    return values.mul_(2).sigmoid_().mul_(2).sub_(1)
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:

@@ -6,13 +6,19 @@ leads to (t+1, u), a label to (t, u+1); every path begins at (0, 0) and ends wit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from speechkit.losses.node_logits import fused
+
 NOTHING = -1e30
 """Stands for log 0: sums of infinities would be NaN."""
+
+LONGEST = 1 << 14
+"""Frames of the longest utterance that Triton's kernel takes: a row of them is in its registers."""
 
 
 class Occupations(NamedTuple):
@@ -34,6 +40,10 @@ class Occupations(NamedTuple):
         return self.blank + torch.nn.functional.pad(self.label, (0, 1))
 
 
+Lattice = Callable[[Tensor, Tensor, Tensor, Tensor], Occupations]
+"""What `occupations` does, done by others."""
+
+
 def occupations(blank: Tensor, label: Tensor, lengths: Tensor, token_lengths: Tensor) -> Occupations:
     """Runs forwards and backwards through the lattices of a batch, both at once, a diagonal at a time.
 
@@ -46,6 +56,10 @@ def occupations(blank: Tensor, label: Tensor, lengths: Tensor, token_lengths: Te
         lengths: `(B,)` frames, at least 1.
         token_lengths: `(B,)` labels.
     """
+    if fused(blank) and blank.size(1) <= LONGEST:
+        from speechkit.losses import transducer_kernels
+
+        return transducer_kernels.occupations(blank, label, lengths, token_lengths)
     (batch, frames, rows), dtype = blank.shape, blank.dtype
     ends, tops = lengths.to(blank.device), token_lengths.to(blank.device)
     t, u = torch.arange(frames, device=blank.device), torch.arange(rows, device=blank.device)

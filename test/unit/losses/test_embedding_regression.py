@@ -174,3 +174,25 @@ def test_no_gradient_goes_through_the_weights(weighting):
     got = dict(zip(parts, grads))
     assert got["frames"].abs().sum() > 0 and got["states"].abs().sum() > 0
     assert got["blank"] is got["label"] is got["targets"] is None
+
+
+def test_weights_that_are_no_constants_would_send_a_gradient_into_the_lattice():
+    """The same weights, by autograd through the recursion: what the test above would find without a stop."""
+    parts, r = draw(), regression()
+    t, u = int(LENGTHS[0]), int(SIZES[0])
+    blank, label = parts["blank"][0, :t, : u + 1], parts["label"][0, :t, :u]
+    alpha = {(0, 0): blank.new_zeros(())}
+    for i in range(t):
+        for j in range(u + 1):
+            ways = [alpha[i - 1, j] + blank[i - 1, j]] if i else []
+            ways += [alpha[i, j - 1] + label[i, j - 1]] if j else []
+            alpha[i, j] = torch.stack(ways).logsumexp(0) if ways else alpha[i, j]
+    log_prob = alpha[t - 1, u] + blank[t - 1, u]
+    silent, spoken = torch.autograd.grad(log_prob, (blank, label), create_graph=True)
+    node = silent[:, :u] + spoken
+    weights = (node / node.sum(0))[None]
+    torch.testing.assert_close(weights[0], frame_weights(lattice(parts), "node_norm")[0, :t, :u])
+    sides = [parts[name][:1] for name in ("frames", "states")]
+    loss = r.synchronous(*sides, weights, parts["targets"][:1], SIZES[:1]).sum()
+    for gradient in torch.autograd.grad(loss, (blank, label)):
+        assert gradient.abs().sum() > 1e-3

@@ -31,11 +31,13 @@ def naive(parts: list[Tensor], tokens: Tensor, combine: str, blank: int = 0, fas
 
 
 @pytest.mark.parametrize("combine", ["add", "multiply"])
+@pytest.mark.parametrize("kept", [0, 1 << 20])
 @pytest.mark.parametrize("logits", [1, 40, 100, 1 << 20])
-def test_loss_and_gradients_equal_those_over_all_logits(combine, logits):
+def test_loss_and_gradients_equal_those_over_all_logits(combine, kept, logits):
     parts, tokens = draw()
     scale = torch.rand(B, dtype=torch.float64)
-    losses, found = joint_transducer_loss(*parts, tokens, LENGTHS, SIZES, combine=combine, logits=logits)
+    sizes = {"logits": logits, "kept": kept}
+    losses, found = joint_transducer_loss(*parts, tokens, LENGTHS, SIZES, combine=combine, **sizes)
     wanted = naive(parts, tokens, combine)
     torch.testing.assert_close(losses, wanted, rtol=0, atol=1e-12)
     assert found.log_prob.tolist() == (-losses).tolist()
@@ -44,13 +46,32 @@ def test_loss_and_gradients_equal_those_over_all_logits(combine, logits):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
-def test_gradients_pass_the_numerical_check():
+@pytest.mark.parametrize("kept", [0, 1 << 20])
+def test_gradients_pass_the_numerical_check(kept):
     parts, tokens = draw()
 
     def loss(*parts: Tensor) -> Tensor:
-        return joint_transducer_loss(*parts, tokens, LENGTHS, SIZES, logits=100)[0]
+        return joint_transducer_loss(*parts, tokens, LENGTHS, SIZES, logits=100, kept=kept)[0]
 
     assert torch.autograd.gradcheck(loss, parts)
+
+
+@pytest.mark.parametrize("kept", [0, 1 << 24])
+def test_nodes_that_no_path_visits_change_nothing_beyond_rounding(kept):
+    """Long and peaked, as of a network that has learnt: most of the lattice is left out."""
+    torch.manual_seed(6)
+    frames, rows, lengths, sizes = 200, 31, torch.tensor([200, 150]), torch.tensor([30, 25])
+    shapes = ((2, frames, J), (2, rows, J), (V, J), (V,))
+    parts = [3 * torch.randn(shape) for shape in shapes]
+    tokens = torch.randint(1, V, (2, rows - 1))
+    grads = []
+    for dtype in (torch.float32, torch.float64):
+        inputs = [part.to(dtype).requires_grad_() for part in parts]
+        losses, found = joint_transducer_loss(*inputs, tokens, lengths, sizes, kept=kept)
+        grads.append(torch.autograd.grad(losses.sum(), inputs))
+    assert ((found.node > 0) & (found.node < 1e-7)).sum() > found.node.numel() / 2
+    for a, b in zip(*grads):
+        assert (a - b).abs().max() < 2e-6 * b.abs().max()
 
 
 def test_padding_is_not_looked_at_and_gets_no_gradient():
@@ -92,6 +113,16 @@ def test_fastemit_multiplies_what_reaches_the_labels():
     assert torch.equal(losses, joint_transducer_loss(*parts, tokens, LENGTHS, SIZES)[0])
     for a, b in zip(*(torch.autograd.grad(x.sum(), parts) for x in (losses, wanted))):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def test_parts_that_do_not_fit_each_other_are_refused():
+    parts, tokens = draw()
+    narrow = [parts[0][..., :-1], *parts[1:]]
+    for inputs, target in ((narrow, tokens), (parts, tokens[:, :-1]), (parts, tokens[:-1])):
+        with pytest.raises(ValueError, match="do not fit each other"):
+            joint_transducer_loss(*inputs, target, LENGTHS, SIZES)
+    with pytest.raises(ValueError, match="of 7 frames"):
+        joint_transducer_loss(*parts, tokens, LENGTHS + 1, SIZES)
 
 
 def test_a_target_with_the_blank_is_refused():
