@@ -12,6 +12,7 @@ from speechkit.data.batch import Batch
 from speechkit.decoders.joint import Joint
 from speechkit.decoders.prediction import PREDICTIONS, Memory
 from speechkit.errors import InputError
+from speechkit.integrations import warp_rnnt
 from speechkit.losses.ctc import ctc_loss
 from speechkit.losses.embedding_regression import Regression, frame_weights
 from speechkit.losses.transducer_lattice import Occupations
@@ -30,8 +31,8 @@ __all__ = ["Config", "TransducerModel", "build"]
 class TransducerModel(CtcModel):
     """A transducer; beside it CTC and the regression of a BERT's embeddings, where these have a weight.
 
-    Terms: `transducer`, `ctc` and `embedding`, each a sum over the batch, divided by its utterances. Searches
-    use it as a `speechkit.search.transducer_networks.Networks`.
+    Terms: `transducer`, `ctc`, `embedding` and, of a pruned joint network, `simple`: each is a sum over the
+    batch, divided by its utterances. Searches use it as a `speechkit.search.transducer_networks.Networks`.
 
     Args:
         config: see `Config`.
@@ -53,12 +54,14 @@ class TransducerModel(CtcModel):
         else:
             self.head = None
         self.prediction = load_kind(PREDICTIONS, config.prediction.name).build(config.prediction, size)
-        self.joint = Joint(config.joint, encoder.output_dim, self.prediction.output_dim, size)
+        dims, lattice = (encoder.output_dim, self.prediction.output_dim), warp_rnnt.choose(config.joint.loss)
+        self.joint = Joint(config.joint, *dims, size, lattice)
+        if config.joint.pruned is not None:
+            self.weights["simple"] = config.weights.simple
         self.regression = None
         if config.transfer is not None and config.transfer.sigma:  # built last: what is above begins alike
             self.weights["embedding"] = config.transfer.sigma
             self.teacher = Teacher(config.transfer, tokenizer)
-            dims = (encoder.output_dim, self.prediction.output_dim)
             dims = dims if config.transfer.inputs == "raw" else (config.joint.dim, config.joint.dim)
             self.regression = Regression(*dims, self.teacher.dim)
 
@@ -74,9 +77,13 @@ class TransducerModel(CtcModel):
         tokens = batch["tokens"]
         states = self.prediction(tokens.values)
         f, g = self.joint.of_frames(frames), self.joint.of_states(states)
-        sizes = (lengths, tokens.lengths)
-        losses, found = self.joint.loss(f, g, tokens.values, *sizes, self.config.fastemit)
-        values = {"transducer": losses.sum()}
+        values, windows = {}, None
+        inputs = (f, g, tokens.values, lengths, tokens.lengths)
+        if self.joint.pruned is not None:
+            guesses, windows = self.joint.guess(*inputs)
+            values["simple"] = guesses.sum()
+        losses, found = self.joint.loss(*inputs, self.config.fastemit, windows)
+        values["transducer"] = losses.sum()
         if self.regression is not None:
             raw = self.config.transfer.inputs == "raw"
             values["embedding"] = self._regress(*((frames, states) if raw else (f, g)), found, batch, lengths)
@@ -99,7 +106,8 @@ class TransducerModel(CtcModel):
 
     def for_recognition(self) -> tuple[Config, tuple[str, ...]]:
         """The configuration without what only serves the training, and how those weights' names begin."""
-        return replace(self.config, transfer=None), ("regression.",)
+        joint = replace(self.config.joint, pruned=None, loss="auto")
+        return replace(self.config, transfer=None, joint=joint), ("regression.", "joint.simple_")
 
     # ---- recognition ------------------------------------------------------------------------------------
 

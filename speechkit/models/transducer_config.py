@@ -21,8 +21,12 @@ class Weights:
     ctc: float = 0.0
     """CTC on the encoder's frames, which helps it to begin; 0 builds no output layer for it."""
 
+    simple: float = 0.5
+    """With `joint.pruned`: the loss of the cheap joint network that says where labels are considered."""
+
     def __post_init__(self) -> None:
         check_range("transducer", self.transducer, 0)
+        check_range("simple", self.simple, 0)
         check_range("ctc", self.ctc, 0)
 
 

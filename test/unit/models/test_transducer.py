@@ -78,6 +78,32 @@ def test_without_a_weight_there_is_no_ctc():
     assert set(model.encode(batch)) == {"transducer"} and set(model.loss(batch, 0)) == {"transducer"}
 
 
+def test_a_pruned_joint_network_of_all_labels_has_the_same_loss():
+    whole, pruned = make().eval(), make("joint.pruned=9").eval()
+    missing, unexpected = pruned.load_state_dict(whole.state_dict(), strict=False)
+    assert not unexpected and {name.split(".")[1] for name in missing} == {"simple_frames", "simple_states"}
+    batch = make_batch()
+    terms = pruned.loss(batch, 0)
+    assert pruned.weights == {"transducer": 1.0, "simple": 0.5}
+    assert torch.equal(terms["transducer"][0], whole.loss(batch, 0)["transducer"][0])
+    terms["simple"][0].backward()
+    assert pruned.joint.simple_states.weight.grad.abs().sum() > 0
+    assert pruned.joint.of_frames.weight.grad.abs().sum() > 0 and pruned.joint.out.weight.grad is None
+    config, left_out = pruned.for_recognition()
+    assert config == whole.for_recognition()[0]
+    assert all(name.startswith(left_out) for name in missing)
+
+
+def test_a_narrow_window_loses_paths():
+    whole, pruned = make().eval(), make("joint.pruned=2").eval()
+    pruned.load_state_dict(whole.state_dict(), strict=False)
+    batch = make_batch()
+    terms = pruned.loss(batch, 0)
+    assert float(terms["transducer"][0]) > float(whole.loss(batch, 0)["transducer"][0]) + 1e-3
+    sum(value for value, _ in terms.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in pruned.joint.parameters())
+
+
 @torch.no_grad()
 def test_searches_and_validation_recognise_alike():
     model, batch = make(seed=8).eval(), make_batch()
@@ -138,6 +164,9 @@ def test_a_loss_that_is_not_finite_stays_with_its_utterance():
         ("prediction.name=gru", "known: lstm, stateless"),
         ("prediction.cells=0", "cells=0"),
         ("joint.combine=concat", "not one of add, multiply"),
+        ("joint.pruned=1", "pruned=1"),
+        ("joint.loss=theirs", "not one of auto, ours, warp_rnnt"),
+        ("weights.simple=-1", "simple=-1"),
         ("fastemit=-1", "fastemit=-1"),
         ("weights.ctc=-1", "ctc=-1"),
     ],
