@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from speechkit.data.array_records import read_record
 from speechkit.data.labels import label_array_table
 from speechkit.errors import BadSample, InputError
+from speechkit.files import read_json
 
 if TYPE_CHECKING:
     from speechkit.data.dataset import Sample
@@ -47,6 +50,26 @@ class ArrayLabels:
         if labels.ndim != 1 or labels.dtype.kind not in "ui":
             raise BadSample(sample.id, "no labels of patches", f"an array of {labels.dtype} {labels.shape}")
         return labels.astype(np.int64)
+
+
+def check_frames(folders: Sequence[str | Path], statistics: Mapping[str, Any] | None) -> None:
+    """Compares the frames of data directories with those that a model's statistics are of, by their hashes.
+
+    Args:
+        folders: data directories; those without video do not count.
+        statistics: the content of video_stats.json, or None.
+
+    Raises:
+        InputError: another rate or size.
+    """
+    wanted = (statistics or {}).get("config_hash")
+    for path in (Path(folder) / "video.json" for folder in folders):
+        found = read_json(path).get("config_hash") if path.is_file() else wanted
+        if wanted is not None and found != wanted:
+            raise InputError(
+                f"{path}: other frames (configuration {found}) than the model's video_stats.json is of "
+                f"({wanted}); run speechkit video with the same --fps and --size"
+            )
 
 
 def _whole(sample: Sample, table: str) -> np.ndarray | None:

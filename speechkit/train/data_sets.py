@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from speechkit.config import load_kind
+from speechkit.data.array_readers import check_frames
 from speechkit.data.augment import Augment, speed_samples
 from speechkit.data.crop import check_extractor
 from speechkit.data.dataset import BatchReader, Context, Loaded, MixedReader, read_ahead, tables_of
@@ -131,6 +132,7 @@ def _make_speech_set(
     speeds = config.augment.speeds if training else [1.0]
     dumped = map(features_table, speeds) if "features" in model.requires else ()
     check_records(folders, getattr(model, "label_sets", ()))
+    check_frames(folders, assets.video)
     partial = tables_of(getattr(model, "optional", ())) if training else ()
     manifest = read_manifest(
         folders, tables_of(model.requires), [*dumped, "utt2lang"], extractor.rate, config.features, partial

@@ -104,11 +104,9 @@ def measure_labels(clusters: int, extractor: video_patches.VideoPatches) -> None
     start = time.process_time()
     assign(tokens, centres)
     seconds, after = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        f"\n{len(tokens)} tokens of {tokens.shape[1]} values to {clusters} centres: {seconds:.1f} CPU "
-        f"seconds; {(after - before) / 1024:.0f} MB beyond the {tokens.nbytes / 2**20:.0f} MB of tokens and the "
-        f"{centres.nbytes / 2**20:.0f} MB of centres"
-    )
+    what = f"{len(tokens)} tokens of {tokens.shape[1]} values to {clusters} centres"
+    held = f"{tokens.nbytes / 2**20:.0f} MB of tokens and the {centres.nbytes / 2**20:.0f} MB of centres"
+    print(f"\n{what}: {seconds:.1f} CPU seconds; {(after - before) / 1024:.0f} MB beyond the {held}")
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ LOOKED_UP = {
     "frontends": ("speechkit.decoding.encoder_features",),
     "encoders": ("speechkit.integrations.espnet_encoder",),
 }
-NEVER_AT_THE_TOP = {"lhotse", "transformers", "matplotlib", "tensorboard"}
+NEVER_AT_THE_TOP = {"av", "lhotse", "transformers", "matplotlib", "tensorboard"}
 PACKAGE = python_files("speechkit")
 CODE = [*python_files("speechkit", "utils", "egs", "tools"), ROOT / "setup.py"]
 
