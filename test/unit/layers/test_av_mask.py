@@ -38,6 +38,14 @@ def test_anchors_with_steps_of_one():
     assert stage(config, 110000) == Stage(11, 0.45)
 
 
+def test_an_update_is_the_same_whenever_it_comes():
+    now = stage(Config(), 12345)
+    assert now == Stage(3, pytest.approx(0.15 * 3**0.2345))
+    for update in range(12000, 12345, 50):  # a run that comes from earlier updates
+        draw([90, 20], stage(Config(), update))
+    assert torch.equal(draw([90, 20], stage(Config(), 12345)), draw([90, 20], now))
+
+
 @pytest.mark.parametrize("step", [1, 2])
 @pytest.mark.parametrize("kind", ["exp", "linear", "saturating"])
 def test_the_probability_rises_within_a_stage_and_the_width_over_all(kind, step):
