@@ -68,7 +68,7 @@ class ChunkReader:
 
     sources: Sequence[Source]
     chunks: list[list[Span]]
-    columns: slice = slice(None)
+    columns: slice
     jobs: int = 1
 
     def __call__(self, start: int, end: int) -> Iterator[Tensor]:
