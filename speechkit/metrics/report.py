@@ -40,6 +40,7 @@ class Contents:
         sets: that are planned, in their order.
         paper: what the paper's numbers are, such as `CER % of ... (2021), table 2`.
         orderings: that were expected.
+        dev: system -> its greedy error rates on the dev set, which choices between systems go by.
     """
 
     rows: Sequence[Row]
@@ -55,6 +56,7 @@ class Contents:
     sets: Sequence[str] = ()
     paper: str | None = None
     orderings: Sequence[Ordering] = ()
+    dev: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -109,8 +111,9 @@ def render(contents: Contents) -> str:
     parts += [f"![{escape(caption)}]({place})" for caption, place in contents.pictures]
     parts.append("## Systems")
     for system, rows in _by_system(contents.rows).items():
-        title, tuned = contents.titles.get(system, ""), contents.tuned.get(system, "")
-        parts.append(_system_section(system, rows, title, tuned))
+        chosen = {"chosen on dev before training": contents.tuned.get(system, "")}
+        chosen["greedy on dev, in training"] = contents.dev.get(system, "")
+        parts.append(_system_section(system, rows, contents.titles.get(system, ""), chosen))
     return "\n\n".join([*parts, END])
 
 
@@ -160,7 +163,7 @@ def _table(rows: dict[str, dict[str, Any]]) -> str:
     return markdown.table(["", *map(escape, columns)], lines)
 
 
-def _system_section(system: str, rows: list[Row], title: str, tuned: str = "") -> str:
+def _system_section(system: str, rows: list[Row], title: str, chosen: dict[str, str]) -> str:
     results = [result for row in rows for result in row.results]
     lines = [f"### {escape(system)}" + (f": {escape(title)}" if title else ""), ""]
     for name, values in (
@@ -171,7 +174,7 @@ def _system_section(system: str, rows: list[Row], title: str, tuned: str = "") -
         ("scored with", each(_versions(result["scored"].get("environment")) for result in results)),
         ("scored", _span([result["scored"].get("date", "") for result in results])),
         ("normaliser", each(result["scored"].get("normaliser", {}).get("hash") for result in results)),
-        ("chosen on dev before training", tuned),
+        *chosen.items(),
         ("configuration", each(result.get("config_hash") for result in results)),
         ("data", each(result.get("data_hash") for result in results)),
     ):

@@ -243,6 +243,20 @@ def test_further_tables_and_what_was_tuned(recipe):
     assert report(*options) == 1
 
 
+def test_error_rates_on_dev_stand_under_a_system(recipe):
+    for system, seed, dev in (
+        ("big", 10, {"wer": 19.5}),
+        ("big", 2, {"wer": 20.5}),
+        ("small", 1, {"loss": 1}),
+    ):
+        (recipe / f"exp/{system}/seed{seed}/final").mkdir(parents=True)
+        (recipe / f"exp/{system}/seed{seed}/final/run.json").write_text(json.dumps({"dev": dev}))
+    assert report("--plots", "false") == 0
+    text = (recipe / "RESULTS.md").read_text()
+    assert text.count("greedy on dev") == 1
+    assert "- greedy on dev, in training: WER 20.00 ± 0.71 (20.50, 19.50)" in text.partition("### big")[2]
+
+
 def test_further_pictures_are_brought_along(recipe, capsys):
     drawn = recipe / "exp/big/codes_of_phones.png"
     drawn.write_bytes(b"\x89PNG drawn elsewhere")
