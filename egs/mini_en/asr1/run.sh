@@ -2,6 +2,8 @@
 # English from a grammar, spoken by espeak-ng: synthesis to a WER table in minutes, nothing to download.
 #   ./run.sh                                   CTC, a BERT of the corpus's words, rescoring by it, and Wav-BERT
 #   ./run.sh --methods ctc                     CTC alone: greedy, with a lexicon, with a 4-gram
+#   ./run.sh --comparison transfer --seeds 3 --lanes 2
+#                                              attention decoders and transducers, taught by BERT or not
 #   ./run.sh --methods all --seeds 3 --lanes 2 the whole comparison: every baseline, ablation and control
 #   ./run.sh --stage 5 --stop-stage 7 training, decoding, scoring
 #   ./run.sh --quick true             a small version that only shows that all parts work
@@ -15,26 +17,32 @@ force=false          # make again what is up to date
 quick=false          # tiny corpus, few updates, in quick/: a check of the machinery, no result
 far_cues=text        # "text": only the text-only set shows the far cues; "speech": labelled speech too (in far_cues_speech/)
 seed=1               # seed of the corpus
-methods=             # systems of conf/systems.yaml or patterns, between commas, or all (which --quick takes)
+comparison=fusion    # fusion: CTC and what joins it to a BERT; transfer: attention decoders and transducers
+methods=             # systems of the comparison or patterns, between commas, or all (which --quick takes)
 seeds=1              # seeds per system
 lanes=1              # systems trained at a time, which share the processes; 2 is faster with many systems
 jobs=2               # processes for synthesis, formatting, features and the training of a system
 order=4              # of the n-gram model
+pieces=200           # of the systems that have pieces of their own
 
 . ./path.sh
 . recipe.sh
 . parse_options.sh
 . ./cmd.sh
-check_int stage stop_stage seed seeds lanes jobs order
+check_int stage stop_stage seed seeds lanes jobs order pieces
+[[ $comparison =~ ^(fusion|transfer)$ ]] || die "--comparison must be fusion or transfer, got '$comparison'"
 
 sets=(train dev test hard)  # ../ssl1 formats what is unlabelled
 work=.
 [[ $far_cues == text ]] || work=far_cues_$far_cues
-systems=conf/systems.yaml
+systems=conf/systems.yaml reported=conf/systems_transfer.yaml  # which holds those of systems.yaml too
+if [[ $comparison == transfer ]]; then
+  systems=$reported methods=${methods:-bert*,ctc,las*,transducer*}
+fi
 sizes=()
 if [[ $quick == true ]]; then
   work=quick
-  systems=conf/systems_quick.yaml
+  systems=conf/systems_quick.yaml reported=conf/systems_quick.yaml
   methods=${methods:-all}
   sizes=(--train 160 --dev 30 --test 40 --hard 20 --unlabelled 40 --text 4000)
 fi
@@ -69,6 +77,10 @@ if stage 3 "tokens, lexicon, language models"; then
     --out "$work/data/tokens/char" --force "$force"
   speechkit bert-vocab --text "$work/data/sentences/text" "$work/data/train/text" --tokenizer "$work/data/tokens/char" \
     --whole-words true --out "$work/data/bert" --force "$force"
+  speechkit tokenizer --text "$work/data/train/text" --kind wordpiece --vocab "$work/data/bert" --specials both \
+    --out "$work/data/tokens/bert" --force "$force"
+  speechkit tokenizer --text "$work/data/train/text" --kind bpe --size "$pieces" --check "$work/data/dev/text" \
+    --out "$work/data/tokens/bpe" --force "$force"
   # A grammar repeats its words more evenly than people do: the unigram counts need the fallback discounts.
   speechkit ngram train --text "$work/data/lm/text" --order "$order" --discount-fallback true \
     --out "$work/data/lm/${order}gram.arpa" --force "$force"
@@ -94,7 +106,7 @@ if stage 7 "score"; then
 fi
 
 if stage 8 "report: RESULTS.md and plots"; then
-  speechkit report --exp "$work/exp" --systems "$systems" --out "$work/RESULTS.md"
+  speechkit report --exp "$work/exp" --systems "$reported" --out "$work/RESULTS.md"
 fi
 
 finish
