@@ -16,6 +16,7 @@ from speechkit.encoders.bert import Bert
 from speechkit.fusion import blocks
 from speechkit.fusion.blocks import FeedForward, GatedAttention, xavier_
 from speechkit.layers.masks import Packing
+from speechkit.layers.positions import add_positions
 
 
 @dataclass
@@ -27,6 +28,11 @@ class Config(blocks.Config):
 
     norm: Literal["pre", "post", "none"] = "post"
     """Layer norms after each sum, as in AB-Net, or on the way into each part."""
+
+    frame_positions: bool = False
+    """Add absolute positions to the frames that are read. A place in a text that is all to be guessed has
+    nothing else to find its frames by, and those of an encoder with rotary positions do not know their place;
+    published without, as wav2vec 2.0's know from the edges of their convolutions."""
 
 
 class Heard(NamedTuple):
@@ -81,6 +87,7 @@ class BertAdapters(nn.Module):
 
     def __init__(self, config: Config, layers: int, dim: int, acoustic_dim: int) -> None:
         super().__init__()
+        self.frame_positions = config.frame_positions
         self.adapters = nn.ModuleList(Adapter(dim, acoustic_dim, config) for _ in range(layers))
         if config.init == "xavier":
             xavier_(self)
@@ -95,6 +102,8 @@ class BertAdapters(nn.Module):
         """
         packing = Packing(lengths)
         packed = packing.pack(acoustic)
+        if self.frame_positions:
+            packed = add_positions(packed, packing)
         keys_values = [adapter.read.attention.remember(packed) for adapter in self.adapters]
         if copies == 1:
             return Heard(keys_values, packing)

@@ -17,6 +17,7 @@ from speechkit.config import check_range
 from speechkit.fusion import blocks
 from speechkit.fusion.blocks import GatedAttention, SelfAttentionBlock, xavier_
 from speechkit.layers.masks import Packing, padding_mask
+from speechkit.layers.positions import add_positions
 
 
 @dataclass
@@ -34,6 +35,11 @@ class Config(blocks.Config):
 
     init: Literal["identity", "xavier"] = "xavier"
     """`identity` begins with positions that have heard nothing."""
+
+    frame_positions: bool = False
+    """Add absolute positions to the frames that are read. A place in a text that is all to be guessed has
+    nothing else to find its frames by, and those of an encoder with rotary positions do not know their place;
+    published without, as wav2vec 2.0's know from the edges of their convolutions."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,6 +66,7 @@ class EmbeddingReplacement(nn.Module):
 
     def __init__(self, config: Config, dim: int, acoustic_dim: int) -> None:
         super().__init__()
+        self.frame_positions = config.frame_positions
         self.positions = nn.Parameter(torch.empty(config.max_len, dim))
         self.read = GatedAttention(dim, acoustic_dim, config)
         self.blocks = nn.ModuleList(SelfAttentionBlock(dim, config) for _ in range(config.layers))
@@ -93,7 +100,8 @@ class EmbeddingReplacement(nn.Module):
         frames = Packing(lengths)
         slots = Packing(torch.full_like(lengths, len(self.positions)))
         queries = self.positions.expand(len(lengths), -1, -1).flatten(0, 1)
-        return queries, slots, frames.pack(acoustic), frames
+        packed = frames.pack(acoustic)
+        return queries, slots, add_positions(packed, frames) if self.frame_positions else packed, frames
 
 
 def targets(ids: Tensor, lengths: Tensor, sep_id: int, max_len: int, ignore: int = -100) -> Tensor:

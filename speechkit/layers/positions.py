@@ -44,6 +44,12 @@ class NoPositions(nn.Module):
         return x, None
 
 
+def add_positions(x: Tensor, packing: Packing) -> Tensor:
+    """Packed `(N, D)` frames and where they stand in their utterances, as sinusoids; D is even."""
+    places = torch.arange(packing.width, dtype=_compute_dtype(x), device=x.device)
+    return x + sinusoids(places, x.size(1)).to(x.dtype).index_select(0, packing.positions)
+
+
 class SinusoidalPositions(nn.Module):
     """Adds absolute positions to the scaled input: `x * sqrt(D) + table` (Vaswani et al., 2017)."""
 
@@ -53,9 +59,7 @@ class SinusoidalPositions(nn.Module):
 
     def forward(self, x: Tensor, packing: Packing) -> tuple[Tensor, None]:
         """Returns `(N, D)` with positions added, and no table."""
-        places = torch.arange(packing.width, dtype=_compute_dtype(x), device=x.device)
-        table = sinusoids(places, x.size(1)).to(x.dtype)
-        return x * self.scale + table.index_select(0, packing.positions), None
+        return add_positions(x * self.scale, packing), None
 
 
 class RelativePositions(nn.Module):

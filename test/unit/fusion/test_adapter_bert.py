@@ -11,6 +11,7 @@ from transformers import BertConfig, BertForMaskedLM
 from speechkit.encoders.bert import Bert
 from speechkit.errors import InputError
 from speechkit.fusion.adapter_bert import BertAdapters, Config
+from speechkit.layers.positions import sinusoids
 from speechkit.search import mask_predict
 from speechkit.text.bert_vocab import BertVocab
 from speechkit.text.wordpiece_cut import Rules
@@ -88,8 +89,9 @@ def test_adapters_are_ab_nets(bert):
         assert not ours[row, length:].any()
 
 
-def test_padding_and_order_change_nothing(bert):
-    adapters, (ids, lengths, acoustic, frames) = make(), draw()
+@pytest.mark.parametrize("frame_positions", [False, True])
+def test_padding_and_order_change_nothing(bert, frame_positions):
+    adapters, (ids, lengths, acoustic, frames) = make(frame_positions=frame_positions), draw()
     whole = adapters(bert, bert.embed(ids), lengths, adapters.hear(acoustic, frames))
     order = torch.tensor([2, 0, 3, 1])
     shuffled = adapters(
@@ -105,6 +107,16 @@ def test_padding_and_order_change_nothing(bert):
             adapters.hear(acoustic[one, :heard], frames[one]),
         )
         torch.testing.assert_close(alone[0], whole[row, :length], rtol=0, atol=1e-10)
+
+
+def test_frames_may_know_where_they_are(bert):
+    plain, placed, (ids, lengths, acoustic, frames) = make(), make(frame_positions=True), draw()
+    table = sinusoids(torch.arange(max(FRAMES), dtype=torch.float64), ACOUSTIC)
+    x = bert.embed(ids)
+    out = placed(bert, x, lengths, placed.hear(acoustic, frames))
+    wanted = plain(bert, x, lengths, plain.hear(acoustic + table, frames))
+    torch.testing.assert_close(out, wanted, rtol=0, atol=1e-12)
+    assert (out - plain(bert, x, lengths, plain.hear(acoustic, frames))).abs().max() > 1e-2
 
 
 def test_pre_norm_adapters_begin_as_plain_bert(bert):

@@ -17,6 +17,7 @@ from speechkit.fusion.embedding_replacement import (
     answer_lengths,
     targets,
 )
+from speechkit.layers.positions import sinusoids
 from speechkit.text.bert_vocab import BertVocab
 from speechkit.text.wordpiece_cut import Rules
 from speechkit.train.usable import choose, too_long
@@ -89,8 +90,9 @@ def test_positions_are_those_of_pytorchs_attention_and_blocks(norm):
     torch.testing.assert_close(module(acoustic, frames), x, rtol=0, atol=1e-10)
 
 
-def test_padding_and_order_change_nothing():
-    module, (acoustic, frames) = make(), draw()
+@pytest.mark.parametrize("frame_positions", [False, True])
+def test_padding_and_order_change_nothing(frame_positions):
+    module, (acoustic, frames) = make(frame_positions=frame_positions), draw()
     whole = module(acoustic, frames)
     assert whole.shape == (4, 7, DIM)
     order = torch.tensor([2, 0, 3, 1])
@@ -98,6 +100,13 @@ def test_padding_and_order_change_nothing():
     for row, length in enumerate(FRAMES):
         alone = module(acoustic[row : row + 1, :length], frames[row : row + 1])
         torch.testing.assert_close(alone[0], whole[row], rtol=0, atol=1e-10)
+
+
+def test_frames_may_know_where_they_are():
+    plain, placed, (acoustic, frames) = make(), make(frame_positions=True), draw()
+    table = sinusoids(torch.arange(max(FRAMES), dtype=torch.float64), ACOUSTIC)
+    torch.testing.assert_close(placed(acoustic, frames), plain(acoustic + table, frames), rtol=0, atol=1e-12)
+    assert (placed(acoustic, frames) - plain(acoustic, frames)).abs().max() > 1e-2
 
 
 def test_every_weight_learns():
