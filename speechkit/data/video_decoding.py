@@ -1,4 +1,4 @@
-"""The streams of a clip decoded: chosen pictures, cropped and scaled, and sound mixed to one channel."""
+"""The streams of a clip decoded: chosen pictures, cropped and scaled, and sound of one channel."""
 
 from __future__ import annotations
 
@@ -116,14 +116,15 @@ class _Scale:
 
 
 def sound(audio: Track, rate: int, name: str) -> np.ndarray:
-    """`(S,)` float32: all channels mixed to one, at `rate`."""
+    """`(S,)` float32: the mean of all channels, at `rate`."""
     from av import AudioResampler
 
-    mixer, parts, found = AudioResampler("flt", "mono"), [], rate
+    # The library's own way to one channel would make loud sound louder than full scale.
+    planar, parts, found = AudioResampler("fltp"), [], rate
     for frame in decoded(audio, name):
         found = frame.sample_rate
-        parts += [mixed.to_ndarray()[0] for mixed in mixer.resample(frame)]
-    parts += [mixed.to_ndarray()[0] for mixed in mixer.resample(None)] if parts else []
+        parts += [part.to_ndarray().mean(0) for part in planar.resample(frame)]
+    parts += [part.to_ndarray().mean(0) for part in planar.resample(None)] if parts else []
     samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     try:
         check_samples(samples)
