@@ -10,14 +10,14 @@ process of its own, whose peak memory beyond what was there before the step is g
 of the three matrix products that no form with all nodes can do without (one forward, two backward) at the
 rate of a large one in the same run. `--scale` is that of the output layer's weights: small ones spread the
 paths over the lattice, as before training, large ones leave few nodes visited; their share is printed. Times
-are of the clock, and of the processor (which other programs disturb less; meant for `--threads 1`).
+are those of the fastest of `--rounds`, by the clock and of the processor (which other programs disturb less;
+meant for `--threads 1`).
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
-import statistics
+import re
 import subprocess
 import sys
 import time
@@ -156,11 +156,16 @@ def step(problem: Problem, way: str) -> tuple[float, float, float]:
     return time.perf_counter() - begin, time.process_time() - busy, float(loss.detach())
 
 
-def memory(device: str) -> float:
-    """GB at most in use so far."""
+def memory(device: str, forget: bool = False) -> float:
+    """GB at most in use, since the start or the last time that this was to be forgotten."""
     if device != "cpu":
+        if forget:
+            torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    if forget:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(peak) * 1024e-9
 
 
 def rates(o: argparse.Namespace) -> tuple[float, float]:
@@ -178,14 +183,12 @@ def rates(o: argparse.Namespace) -> tuple[float, float]:
 def measure(o: argparse.Namespace, vocab: int, way: str) -> tuple[float, ...]:
     """Seconds twice, the loss, and GB beyond what was there before, of a way in this process."""
     problem = Problem(o, vocab)
-    if way == "numba":
-        step(problem, way)  # compiles
     for part in problem.parts:
         if not o.given:
             part.grad = torch.zeros_like(part)  # gradients belong to the model
-    before = memory(o.device)
+    before = memory(o.device, forget=True)
     found = [step(problem, way) for _ in range(o.rounds)]
-    seconds = (statistics.median(values) for values in list(zip(*found))[:2])
+    seconds = (min(values) for values in list(zip(*found))[:2])
     return *seconds, found[0][2], memory(o.device) - before
 
 

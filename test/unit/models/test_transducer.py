@@ -99,7 +99,7 @@ def test_a_narrow_window_loses_paths():
     pruned.load_state_dict(whole.state_dict(), strict=False)
     batch = make_batch()
     terms = pruned.loss(batch, 0)
-    assert float(terms["transducer"][0]) > float(whole.loss(batch, 0)["transducer"][0]) + 1e-3
+    assert (terms["transducer"][0] - whole.loss(batch, 0)["transducer"][0]).detach() > 1e-3
     sum(value for value, _ in terms.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in pruned.joint.parameters())
 
