@@ -58,7 +58,7 @@ class Model(Protocol):
     def set_update(self, update: int) -> None:
         """Brings every schedule and freezing to the given update."""
 
-    # Optional: `know_labels({field: labels})`: all frame labels of the training set, one after the other.
+    # Optional: `know_labels({field: labels})`: frame labels of the training set, one after the other.
     # Optional: `text_requires: tuple[str, ...]`: fields of the batches of text sets, which hold nothing else
     # (such as "bert_tokens"); `counts` and `loss` then give the terms that such a batch has.
     # Optional: `longest_text: int`: most word pieces ("bert_tokens") of an utterance that is trained on.

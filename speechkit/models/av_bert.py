@@ -96,7 +96,7 @@ class AvBertModel(nn.Module):
         """Learns how frequent each cluster is.
 
         Args:
-            labels: batch field -> all labels of the training set, one after the other.
+            labels: batch field -> labels of the training set, one after the other.
         """
         for name in self.classes:
             counts = np.bincount(labels.get(f"kmeans_{name}", np.zeros(0, np.int64)))

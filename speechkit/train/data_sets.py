@@ -17,7 +17,6 @@ from speechkit.data.augment import Augment, speed_samples
 from speechkit.data.crop import check_extractor
 from speechkit.data.dataset import BatchReader, Context, Loaded, MixedReader, read_ahead, tables_of
 from speechkit.data.label_checks import check_labels, check_records
-from speechkit.data.labels import label_table
 from speechkit.data.ledger import Ledger
 from speechkit.data.manifest import Manifest, read_manifest
 from speechkit.data.plan import BatchPlan, deal
@@ -29,6 +28,7 @@ from speechkit.files import hash_bytes, write_jsonl
 from speechkit.frontends import FEATURES
 from speechkit.models.assets import Assets
 from speechkit.train.distributed import Ranks
+from speechkit.train.known_labels import known_labels
 from speechkit.train.run import RunConfig
 from speechkit.train.text_sets import make_text_set, part_folders
 from speechkit.train.usable import (
@@ -164,8 +164,7 @@ def _make_speech_set(
     if training and config.plan.crops:
         _check_crops(config, model, extractor)
     if training and hasattr(model, "know_labels"):
-        fields = [name for name in model.requires if label_table(name) in manifest.labels]
-        model.know_labels({name: manifest.labels[label_table(name)].flat for name in fields})
+        model.know_labels(known_labels(model.requires, manifest))
     rates = {labels.field: labels.rate for labels in getattr(model, "label_sets", ())}
     unchanged = plain(config) or not training
     context = Context(manifest, extractor, augment, unchanged, label_rates=rates, **encoded)
