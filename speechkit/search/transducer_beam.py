@@ -175,10 +175,9 @@ class _Run:
             silence[alive] = log_probs[:, self.search.blank].double()
             scores = {"model": current.model + silence, "path": current.path + silence}
             closed.append(_Beam(**{**vars(current), **scores}))
-            best = torch.stack([part.total.amax(1) for part in closed]).amax(0)
             if step == self.config.max_symbols:
                 break
-            longer = self._extend(current, alive, log_probs, best - self.config.beam_threshold, time)
+            longer = self._extend(current, alive, log_probs, self._least(closed, step), time)
             if longer is None:
                 break
             current = longer
@@ -190,8 +189,20 @@ class _Run:
             beam.place = self.pool.shrink(beam.place)
         self.beam = beam
 
+    def _least(self, closed: list[_Beam], step: int) -> tuple[Tensor, Tensor]:
+        """Totals `(B, 1)` from which one more label is tried, after so many in this frame.
+
+        The first is for labels that lead to a hypothesis of the beam, whose probability grows by it; the
+        second for others: one that is worse than all that were there before the frame will not be among the
+        best, as labels and blanks only cost, but for what the bonus may still give.
+        """
+        config = self.config
+        best = torch.stack([part.total.amax(1) for part in closed]).amax(0) - config.beam_threshold
+        hope = max(0.0, config.token_bonus) * (config.max_symbols - step - 1)
+        return best[:, None], torch.maximum(best, closed[0].total.amin(1) - hope)[:, None]
+
     def _extend(
-        self, current: _Beam, alive: Tensor, log_probs: Tensor, least: Tensor, time: int
+        self, current: _Beam, alive: Tensor, log_probs: Tensor, least: tuple[Tensor, Tensor], time: int
     ) -> _Beam | None:
         """The best hypotheses with one label more, if any is good enough.
 
@@ -199,7 +210,7 @@ class _Run:
             current: `(B, W)`.
             alive: `(B, W)` bool, which there are: N.
             log_probs: `(N, V)`.
-            least: `(B,)` total that is good enough.
+            least: totals that are good enough, see `_least`.
             time: the frame.
         """
         search, width = self.search, self.config.beam
@@ -214,22 +225,31 @@ class _Run:
         path = self._spread(alive, current.path[alive][:, None] + top.double(), NEVER)
         extra = self._spread(alive, current.extra[alive][:, None] + gained, 0.0)
         total, index = (model + extra).topk(width)
-        good = (total > least[:, None]) & (total > NEVER)
-        if not good.any():
-            return None
         token = self._spread(alive, tokens, 0).gather(1, index)
         parent = current.take(index // count)
-        place = parent.place.clone()
-        place[good] = self.pool.grow(parent.place[good], token[good])
+        prefix = parent.prefix * MULTIPLIER + token + 1
+        known, place = self._known(prefix, parent.place)
+        good = (total > torch.where(known, *least)) & (total > NEVER)
+        if not good.any():
+            return None
+        if (new := good & ~known).any():
+            place[new] = self.pool.grow(place[new], token[new])
         return _Beam(
             model.gather(1, index).where(good, NEVER),
             path.gather(1, index),
             extra.gather(1, index),
-            parent.prefix * MULTIPLIER + token + 1,
+            prefix,
             self._note(parent.node, token, good, time),
             self._spread(alive, lm_state, 0).gather(1, index),
             place,
         )
+
+    def _known(self, prefix: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Which were in the beam before this frame, and the places of these in the pool, else those given."""
+        before = self.beam.rows(len(prefix))
+        same = (prefix[:, :, None] == before.prefix[:, None]) & (before.model > NEVER)[:, None]
+        known = same.any(2)
+        return known, before.place.gather(1, same.int().argmax(2)).where(known, place)
 
     def _spread(self, alive: Tensor, values: Tensor, nothing: float) -> Tensor:
         """`(N, K)` values of the hypotheses there are, to `(B, W * K)`."""
