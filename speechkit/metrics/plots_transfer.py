@@ -38,7 +38,7 @@ def draw_distances(exp: Path, systems: Sequence[str], folder: Path) -> Drawn:
                         label = name if (number, kind) == (0, "dev") else None
                         if (kind, TERM) in curves:
                             each.plot(*curves[kind, TERM].T, line, color=colour, label=label)
-            each.set(xlabel="updates", ylabel="distance, summed over an utterance's tokens", ylim=(0, None))
+            each.set(xlabel="updates", ylabel="distance, summed over tokens", ylim=(0, None))
             each.set_title("To BERT's embeddings", loc="left")
             each.legend(fontsize=8)
     return [("Distance to BERT's embeddings over updates (dotted: training)", path)]
