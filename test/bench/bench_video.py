@@ -5,9 +5,9 @@
 Clips of 25 pictures a second are made here (MPEG-1, MPEG-4 and H.264 with B-pictures and sound), or are all
 *.mpg and *.mp4 below --clips. One thread does everything: frames at 6 a second of 256 x 256, scaled and cut
 into tokens of 3 x 16 x 16. Given are seconds of video for a second of CPU: of the frames alone, with the
-tokens, and of `speechkit video --audio true`, which decodes the sound and writes everything too. Then the
-tokens of a clip of 10 s are given to the nearest of random centres; told are CPU seconds and the most memory
-that this took.
+tokens, and of `speechkit video --audio true`, which decodes the sound and writes everything too. Before
+that the tokens of a clip of 10 s are given to the nearest of random centres; told are CPU seconds and the
+most memory that this took.
 """
 
 from __future__ import annotations
@@ -95,18 +95,19 @@ def measure(kind: str, clips: list[Path], extractor: video_patches.VideoPatches,
     )
 
 
-def measure_labels(clusters: int, extractor: video_patches.VideoPatches) -> None:
-    """Prints what giving the tokens of 10 s to their nearest centres takes."""
-    random = np.random.default_rng(0)
-    tokens = torch.from_numpy(extractor(random.integers(0, 256, (60, 256, 256, 3), dtype=np.uint8)))
-    centres = torch.randn(clusters, tokens.shape[1])
+def measure_labels(clusters: int) -> None:
+    """Prints what giving the tokens of 10 s to their nearest centres takes; before anything else, because
+    the most memory that a process had is all that can be asked for."""
+    tokens, centres = torch.randn(5120, 2304), torch.randn(clusters, 2304)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.process_time()
     assign(tokens, centres)
     seconds, after = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     what = f"{len(tokens)} tokens of {tokens.shape[1]} values to {clusters} centres"
     held = f"{tokens.nbytes / 2**20:.0f} MB of tokens and the {centres.nbytes / 2**20:.0f} MB of centres"
-    print(f"\n{what}: {seconds:.1f} CPU seconds; {(after - before) / 1024:.0f} MB beyond the {held}")
+    print(
+        f"{what}: {seconds:.1f} CPU seconds; {(after - before) / 1024:.0f} MB beyond the {held}\n", flush=True
+    )
 
 
 def main() -> None:
@@ -118,14 +119,14 @@ def main() -> None:
     parser.add_argument("--clusters", type=int, default=8192, help="0 leaves the labels out")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.clusters:
+        measure_labels(args.clusters)
     extractor = video_patches.build(video_patches.Config(mean=[0.4] * 3, std=[0.3] * 3))
     print("| clips | seconds | frames | and tokens | speechkit video, with sound |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for kind, clips in (found(args.clips) if args.clips else made(folder, args.seconds)).items():
             measure(kind, clips, extractor, folder)
-    if args.clusters:
-        measure_labels(args.clusters, extractor)
 
 
 if __name__ == "__main__":
