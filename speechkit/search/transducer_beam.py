@@ -25,8 +25,8 @@ from speechkit.search.greedy import Span
 from speechkit.search.hypothesis import Hypothesis
 from speechkit.search.transducer_networks import Networks
 from speechkit.search.transducer_pool import Pool
+from speechkit.search.transducer_state import NEVER, Beam, join
 
-NEVER = -torch.inf
 MULTIPLIER = 0x5851F42D4C957F2D  # of Knuth's MMIX generator: prefixes are told apart by 64-bit hashes
 
 
@@ -57,42 +57,6 @@ class TransducerBeamConfig:
         check_range("beam_threshold", self.beam_threshold, 0)
         check_range("lm_weight", self.lm_weight, 0)
         check_range("nbest", self.nbest, 1, self.beam)
-
-
-@dataclass
-class _Beam:
-    """Hypotheses of a batch, `(B, W)` each; empty places have the score NEVER.
-
-    Attributes:
-        model: log-probability under the transducer.
-        path: that of the most probable path.
-        extra: weighted language model and bonus.
-        prefix: hash of the labels.
-        node: last label in the tree of all labels, -1 for none.
-        lm_state: of the n-gram model.
-        place: row of the pool of what networks know.
-    """
-
-    model: Tensor
-    path: Tensor
-    extra: Tensor
-    prefix: Tensor
-    node: Tensor
-    lm_state: Tensor
-    place: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        """What hypotheses are ranked by."""
-        return self.model + self.extra
-
-    def take(self, index: Tensor) -> _Beam:
-        """Those at `(B, K)` places."""
-        return _Beam(*(value.gather(1, index) for value in vars(self).values()))
-
-    def rows(self, count: int) -> _Beam:
-        """Of the first utterances."""
-        return _Beam(*(value[:count] for value in vars(self).values()))
 
 
 class TransducerBeam:
@@ -160,12 +124,12 @@ class _Run:
         model[:, 0] = 0
         whole = torch.zeros(batch, width, dtype=torch.int64, device=device)
         lm_state = torch.full_like(whole, search.fusion.start)
-        self.beam = _Beam(model, model, torch.zeros_like(model), whole, whole - 1, lm_state, whole)
+        self.beam = Beam(model, model, torch.zeros_like(model), whole, whole - 1, lm_state, whole)
 
     def frame(self, time: int, running: int) -> None:
         """Goes through a frame with the first utterances."""
         current, frame, pool = self.beam.rows(running), self.frames[:running, time], len(self.pool)
-        closed: list[_Beam] = []
+        closed: list[Beam] = []
         one = self.config.topology == "one"
         for step in range(self.config.max_symbols + 1):
             alive = current.model > NEVER
@@ -174,7 +138,7 @@ class _Run:
             silence = torch.zeros_like(current.model)
             silence[alive] = log_probs[:, self.search.blank].double()
             scores = {"model": current.model + silence, "path": current.path + silence}
-            closed.append(_Beam(**{**vars(current), **scores}))
+            closed.append(Beam(**{**vars(current), **scores}))
             if step == self.config.max_symbols:
                 break
             longer = self._extend(current, alive, log_probs, self._least(closed, step), time)
@@ -184,12 +148,12 @@ class _Run:
             if one:
                 closed.append(longer)
                 break
-        beam = _join(closed, self.config.beam) if len(closed) > 1 else closed[0]
+        beam = join(closed, self.config.beam) if len(closed) > 1 else closed[0]
         if len(self.pool) > pool:
             beam.place = self.pool.shrink(beam.place)
         self.beam = beam
 
-    def _least(self, closed: list[_Beam], step: int) -> tuple[Tensor, Tensor]:
+    def _least(self, closed: list[Beam], step: int) -> tuple[Tensor, Tensor]:
         """Totals `(B, 1)` from which one more label is tried, after so many in this frame.
 
         The first is for labels that lead to a hypothesis of the beam, whose probability grows by it; the
@@ -202,8 +166,8 @@ class _Run:
         return best[:, None], torch.maximum(best, closed[0].total.amin(1) - hope)[:, None]
 
     def _extend(
-        self, current: _Beam, alive: Tensor, log_probs: Tensor, least: tuple[Tensor, Tensor], time: int
-    ) -> _Beam | None:
+        self, current: Beam, alive: Tensor, log_probs: Tensor, least: tuple[Tensor, Tensor], time: int
+    ) -> Beam | None:
         """The best hypotheses with one label more, if any is good enough.
 
         Args:
@@ -234,7 +198,7 @@ class _Run:
             return None
         if (new := good & ~known).any():
             place[new] = self.pool.grow(place[new], token[new])
-        return _Beam(
+        return Beam(
             model.gather(1, index).where(good, NEVER),
             path.gather(1, index),
             extra.gather(1, index),
@@ -294,18 +258,3 @@ class _Run:
             node, token, time = self.labels[node]
             spans.append(Span(token, time, time + 1))
         return spans[::-1]
-
-
-def _join(parts: list[_Beam], width: int) -> _Beam:
-    """The best of several sets of hypotheses; the probabilities of those that read alike are added.
-
-    Of these the one with the most probable path stays, the first of equals.
-    """
-    whole = _Beam(*(torch.cat(values, 1) for values in zip(*(vars(part).values() for part in parts))))
-    alive = whole.model > NEVER
-    same = (whole.prefix[:, :, None] == whole.prefix[:, None]) & alive[:, :, None] & alive[:, None]
-    added = whole.model[:, None].where(same, NEVER).logsumexp(2)
-    mine, other = whole.path[:, :, None], whole.path[:, None]
-    beaten = (same & ((other > mine) | ((other == mine) & torch.ones_like(same).tril(-1)))).any(2)
-    whole.model = added.where(alive & ~beaten, NEVER)
-    return whole.take(whole.total.topk(width).indices)

@@ -91,7 +91,7 @@ def train(o: argparse.Namespace, decoder: nn.Module, ctc: nn.Module, table: Tens
         heard = decoder.decoders[0].src_attn
         for layer in (heard.linear_q, heard.linear_k, heard.linear_v, heard.linear_out):
             layer.weight.copy_(torch.eye(o.dim))
-    optimiser = torch.optim.Adam([*decoder.parameters(), *ctc.parameters()], 3e-4)
+    optimiser = torch.optim.Adam([*decoder.parameters(), *ctc.parameters()], 1e-3)
     for update in range(o.updates):
         frames, lengths, tokens = speech(o, table, 8, 1000 + update)
         given = [torch.cat([torch.tensor([o.vocab - 1]), row]) for row in tokens]
