@@ -9,6 +9,8 @@ from factories import write_table
 from tiny_training import World, make_dump, rows, weights
 
 from speechkit.bin.__main__ import main
+from speechkit.clustering.codebook import Codebook, Subspace
+from speechkit.clustering.frames import Kind
 from speechkit.data.array_records import RecordWriter
 from speechkit.data.feature_record import read_statistics
 from speechkit.decoding.recognizer import Recognizer
@@ -73,6 +75,14 @@ def run(world, exp, cmvn=None, **options):
     return main(["train", *world.arguments(exp, **options), *given])
 
 
+def draw(world, action, exp, data, *options):
+    """`speechkit picture`."""
+    path = world.folder / f"{action}.png"
+    common = ["--model", str(world.folder / exp), "--data", str(data), "--out", str(path)]
+    assert main(["picture", action, *common, *options]) == 0
+    assert path.stat().st_size > 5000
+
+
 def test_pre_training_logs_what_it_promises(world):
     dev, train = rows(world.folder / "av", "dev")[-1], rows(world.folder / "av", "train")[-1]
     for row in (dev, train):
@@ -111,6 +121,7 @@ def test_a_recogniser_takes_all_it_needs_from_the_folder(world):
     wav = sorted((world.dev / "audio").glob("*.wav"))[0]
     assert isinstance(Recognizer.load(world.folder / "fused").transcribe(wav), str)
     assert not (world.folder / "cache").exists()
+    draw(world, "context", "fused", world.dev)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +189,9 @@ def test_clips_with_and_without_video_are_learnt_from_together(world):
     assert 1.9 < train[-1]["entropy_video"] <= np.log(9) + 1e-9
     assert any(row["coverage_video"] for row in train)
     assert Assets.load(world.folder / "both" / "final" / "assets").video["mean"] == [0.5] * 3
+    centres = np.random.default_rng(0).normal(size=(9, 3 * 4 * 4 * 3)).astype(np.float32)
+    Codebook(centres, 144, Subspace(), Kind.unknown(1.0), {}).save(world.folder / "book")
+    draw(world, "clusters", "both", world.folder / "seen_dev", "--codebook", str(world.folder / "book"))
 
 
 def test_missing_statistics_of_video_are_refused(world, capsys):
