@@ -8,8 +8,8 @@ and a joint network, trained for a moment to write down what noisy frames say. W
 joint network go into ESPnet's modules (whose embeddings are as wide as its one or more LSTMs), and the frames
 are those of --data. Both get the same frames of fp32 and as many threads; what is timed begins behind the
 encoder. What each finds is judged by its exact log probability, the sum over all alignments.
-ESPnet's search goes on in a frame until enough hypotheses are silent: with weights that learnt next to nothing
-(--updates) it may never end.
+ESPnet's search goes on in a frame until enough hypotheses are silent: with weights that learnt next to
+nothing (--updates) it may never end.
 """
 
 from __future__ import annotations
