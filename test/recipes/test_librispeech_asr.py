@@ -7,6 +7,7 @@ import tarfile
 import miniature_corpora as mini
 import pytest
 import torch
+from bert_folders import SPECIAL, write_bert
 from recipes.large_recipe import ROOT, copy, program, run, stages, texts
 from unit.data.test_download import web  # noqa: F401
 
@@ -119,3 +120,49 @@ def test_every_stage_in_miniature(corpora, tmp_path):
 def words_of(table):
     """All words of a decode."""
     return {word for line in table.read_text().splitlines() for word in line.split()[1:]}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_las_and_transducers_learn_from_a_bert_in_miniature(corpora, tmp_path):
+    folder, _ = corpora
+    copy("librispeech/ssl1", tmp_path)
+    recipe = copy("librispeech/asr1", tmp_path)
+    letters = [letter for plain in "abcdefghijklmnopqrstuvwxyz'" for letter in (plain, f"##{plain}")]
+    pieces = [*SPECIAL, *letters, "sea", "fox", "late", "##ter"]
+    bert = write_bert(
+        tmp_path / "bert", pieces, tokenizer={"do_lower_case": True}, max_position_embeddings=64
+    )
+    options = [
+        "--corpus-dir",
+        folder / "LibriSpeech",
+        "--checkpoint",
+        make_checkpoint(tmp_path / "checkpoint"),
+    ]
+    options += ["--bert", bert, "--subwords", "40", "--methods", "las_*,transducer_*,conformer_xl,downloaded"]
+    stages(recipe, *options, timeout=1300)
+    exp, table = recipe / "quick/exp", (recipe / "quick/RESULTS.md").read_text()
+    names = [
+        "las_own",
+        "las_0.25",
+        "transducer_0.01",
+        "transducer_conformer_xl_0",
+        "transducer_wav2vec2_0.01",
+    ]
+    for name in names:
+        how = "attention" if name.startswith("las") else "transducer"
+        assert f"| {name} | {how} |" in table
+        values = [json.loads(line) for line in (exp / name / "seed1/metrics.jsonl").open()]
+        taught = any("embedding" in key for row in values for key in row)
+        assert taught == (name not in ("las_own", "transducer_conformer_xl_0"))
+    assert not any("regression" in key for key in weights_of(exp / "transducer_0.01/seed1/final"))
+    pieces = [line.split()[0] for line in (recipe / "quick/data/tokens/bert/tokens.txt").open()]
+    assert pieces[-3:] == ["[CLS]", "[SEP]", "<sos/eos>"] and len(pieces) > 50
+
+
+def weights_of(folder):
+    """Names of the weights of a finished model."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return list(file.keys())

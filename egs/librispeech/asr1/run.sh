@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# LibriSpeech with a pre-trained encoder from elsewhere: fine-tune it with CTC, or score the CTC model it already is.
+# LibriSpeech with a pre-trained encoder from elsewhere: fine-tune it with CTC, or score the CTC model it already is; and LAS
+# and transducers, which learn from a BERT's embeddings.
 #   ./run.sh --checkpoint /path/to/wav2vec2                                everything, on train-clean-100
 #   ./run.sh --checkpoint /path/to/a/ctc/model --methods downloaded        no training: decode and score it
 #   ./run.sh --corpus-dir /path/to/LibriSpeech --checkpoint ...            no download
+#   ./run.sh --bert bert-base-uncased --parts train-clean-100,train-clean-360,train-other-500 --methods 'las_*,transducer_0*'
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -15,7 +17,9 @@ corpus_dir=            # a copy of the corpus, the folder LibriSpeech; empty dow
 parts=train-clean-100  # training parts to prepare, between commas
 checkpoint=            # Hugging Face folder, fairseq .pt or torchaudio file (stage 4)
 dictionary=            # letters of its CTC head where the checkpoint has none: fairseq's dict.ltr.txt
-methods=base_100h      # systems of conf/systems.yaml, between commas; "downloaded" is the checkpoint itself
+bert=none              # whose pieces las_* and transducer_* speak: a Hugging Face folder, or a name on its hub; or none
+subwords=16000         # size of the vocabulary of las_own and transducer_own
+methods=base_100h      # systems of conf/systems.yaml or patterns, between commas; "downloaded" is the checkpoint itself
 seeds=1                # runs of each system
 lm=                    # ARPA model such as openslr.org/11's 4-gram.arpa.gz; empty trains one on lm_text
 lm_text=               # sentences, one a line, such as librispeech-lm-norm.txt; empty takes the transcripts
@@ -29,29 +33,34 @@ jobs=2                 # processes for formatting
 . recipe.sh
 . parse_options.sh
 . ./cmd.sh
-check_int stage stop_stage seeds order lanes processes jobs
+check_int stage stop_stage subwords seeds order lanes processes jobs
 
 IFS=, read -ra train_parts <<<"$parts"
 sets=("${train_parts[@]}" dev-clean dev-other test-clean test-other)
 choose_systems .
+choose_bert
+taught=false; [[ $methods =~ las_|transducer_|conformer_|\*|^all$ ]] && taught=true  # LAS and transducers, perhaps
 # Named as the recipes beside this one see it too: they read this recipe's audio.
 dump=../asr1/$work/dump
 
 if stage 0 "download"; then
   [[ -n $corpus_dir ]] || python local/download.py downloads "${sets[@]}"
+  fetch_bert
 fi
 
 if stage 1 "data preparation"; then
   python local/data.py "${corpus_dir:-downloads/LibriSpeech}" "$work/data" "${sets[@]}"
 fi
 
-if stage 2 "validate, format audio"; then
-  # No features: the encoders read samples. FLAC of 16 kHz is linked, not copied, where the disk allows.
+if stage 2 "validate, format audio; statistics of features"; then
+  # FLAC of 16 kHz is linked, not copied, where the disk allows. wav2vec 2.0 reads samples, the others log-mels.
   for set in "${sets[@]//-/_}"; do
     kind=evaluation; [[ $set == train* ]] && kind=train
     speechkit format --data "$work/data/$set" --out "$dump/$set" --kind "$kind" --max-seconds 36 --link true \
       --jobs "$jobs" --force "$force"
   done
+  [[ $taught == false || ! -d $dump/train_clean_100 ]] ||
+    speechkit features --data "$dump/train_clean_100" --cmvn true --dump false --jobs "$jobs" --force "$force"
 fi
 
 if stage 3 "tokens, lexicon, language model"; then
@@ -60,6 +69,14 @@ if stage 3 "tokens, lexicon, language model"; then
   texts=("${texts[@]/%//text}")
   speechkit tokenizer --text "${texts[@]}" --kind char --check "$work/data/dev_other/text" \
     --out "$work/data/tokens/char" --force "$force"
+  [[ $taught == false ]] || speechkit tokenizer --text "${texts[@]}" --kind unigram --size "$subwords" \
+    --out "$work/data/tokens/subwords" --force "$force"
+  if [[ $bert != none ]]; then
+    speechkit tokenizer --text "${texts[@]}" --kind wordpiece --vocab "$bert_folder" --pieces full --specials both \
+      --out "$work/data/tokens/bert" --force "$force"
+    speechkit bert-embed --bert "$bert_folder" --tokenizer "$work/data/tokens/bert" --out "$work/data/embeddings" \
+      --text "${texts[@]}" "$work/data/dev_other/text" --force "$force"
+  fi
   mkdir -p "$work/data/lm"
   cut -d ' ' -f 2- "${texts[@]}" >"$work/data/lm/text"
   tr -s ' ' '\n' <"${words:-${lm_text:-$work/data/lm/text}}" | grep . | LC_ALL=C sort -u >"$work/data/lm/words"
@@ -71,10 +88,12 @@ if stage 3 "tokens, lexicon, language model"; then
   fi
 fi
 
-if stage 4 "convert the checkpoint"; then
-  [[ -n $checkpoint ]] || die "--checkpoint: name a Hugging Face folder, a fairseq .pt or a torchaudio file"
-  convert_checkpoint
+if stage 4 "convert the checkpoint, pre-train"; then
+  [[ -n $checkpoint || $methods =~ ^(las|transducer)_ && ! $methods =~ downloaded|wav2vec2|_100h|_960h ]] ||
+    die "--checkpoint: name a Hugging Face folder, a fairseq .pt or a torchaudio file"
+  [[ -z $checkpoint ]] || convert_checkpoint
+  "${matrix[@]}" --stage 4 --processes "$processes"
 fi
 
-compare_systems "fine-tune"
+compare_systems "train, and fine-tune the checkpoint"
 finish
