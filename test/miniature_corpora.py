@@ -230,3 +230,23 @@ def make_thchs30(folder: Path, seconds: float = 2.2) -> set[str]:
         (root / f"data/{name}.wav.trn").write_text("绿 是 阳春\nlv4 shi4\nl v4\n", encoding="utf-8")
         made.add(name)
     return made
+
+
+def make_an4(folder: Path, seconds: float = 1.6) -> dict[str, dict[str, str]]:
+    """<folder>/an4/{etc/an4_<set>.transcription,wav/<set>/<speaker>/*.sph}; ids and texts of both sets."""
+    root, made = folder / "an4", {}
+    (root / "etc").mkdir(parents=True)
+    for part, speakers in (("train", ("fash", "fbbh", "mblb")), ("test", ("fcaw",))):
+        place = {"train": "an4_clstk", "test": "an4test_clstk"}[part]
+        lines, made[part] = [], {}
+        for speaker in speakers:
+            for number, text in enumerate(("ENTER SIX TWO", "P I T T S B U R G H", "YES", "MAY THIRD"), 251):
+                name = f"an{number}-{speaker}-b"
+                path = root / f"wav/{place}/{speaker}/{name}.sph"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                sound = waveform(seconds, 16000, next(_seeds))
+                soundfile.write(path, sound, 16000, format="NIST", subtype="PCM_16")
+                made[part][f"{speaker}-an{number}-b"] = text
+                lines.append(f"<s> {text} </s> ({name})\n" if part == "train" else f"{text} ({name})\n")
+        (root / f"etc/an4_{part}.transcription").write_text("".join(lines))
+    return made
