@@ -166,7 +166,7 @@ def test_every_encoder_is_fine_tuned_alike():
     tokens = {s.init_encoder: systems.systems[s.init_encoder].tokenizer for s in tuned}
     assert tokens == {
         "read_wav2vec2": None,
-        "read_characters": None,  # the recipe's, characters
+        "read_characters": "data/tokens/char",
         "read_phones": "data/tokens/phone",
         "read_unispeech": "data/tokens/phone",
     }

@@ -68,9 +68,9 @@ if stage 3 "phones of LibriSpeech; tokens: phones, characters"; then
     --check "$work/data/dev/text" --out "$work/data/tokens/char" --force "$force" case=lower
 fi
 
-if stage 4 "pre-train without labels"; then
+if stage 4 "pre-train on LibriSpeech: without labels, on characters, on phones"; then
   "${matrix[@]}" --stage 4 --processes "$processes"
 fi
 
-compare_systems "pre-train with labels; fine-tune"
+compare_systems "fine-tune"
 finish
