@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from av_models import encoder_config, known
 from tiny_linguistic import BINS, FRAMES, TEXTS, make_assets
 
 from speechkit.config import dump, load_config, load_kind, read_yaml
@@ -51,7 +52,9 @@ def test_a_training_configuration_is_written_and_read_again(path, tmp_path):
 )
 def test_a_ctc_system_is_built_in_its_size(path):
     config = load_config(RunConfig, path)
-    model = load_kind(MODELS, config.model.name).build(config.model, Assets(Letters())).eval()
+    statistics = {"mean": [0.0] * 80, "std": [1.0] * 80, "frames": 1} if config.model.clip else None
+    assets = Assets(Letters(), cmvn=statistics)
+    model = load_kind(MODELS, config.model.name).build(config.model, assets).eval()
     (field,) = model.inputs
     shape, lengths = {"features": ((2, 200, 80), [200, 120]), "speech": ((2, 8000), [8000, 5000])}[field]
     lengths = torch.tensor(lengths)
@@ -90,6 +93,8 @@ def tiny(path, options=()):
     model = load_config(RunConfig, path).model
     encoder = getattr(model, "encoder", None)
     sizes = [f"model.encoder.{size}" for size in TINY[encoder.name]] if encoder else []
+    if getattr(encoder, "second_attention", None):
+        sizes += ["model.encoder.second_attention=16"]
     for part, kinds in TINY_PARTS.items():
         if hasattr(model, part):
             sizes += [f"model.{part}.{value}" for value in kinds[getattr(model, part).name]]
@@ -114,6 +119,8 @@ def take_two_steps(config, folder):
     """Trains as the loop does; what the freezing rules and the optimiser name must be there."""
     shared = getattr(config.model, "units", "shared") == "shared"
     assets = make_assets(folder, shared, positions=64)
+    if getattr(config.model, "fusion", None) is not None:
+        assets.av_bert = known(encoder_config(modalities="audio"))
     torch.manual_seed(1)
     model = load_kind(MODELS, config.model.name).build(config.model, assets).train()
     freezing = Freezing(model, config.freeze)
