@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # LibriSpeech with a pre-trained encoder from elsewhere: fine-tune it with CTC, or score the CTC model it already is; and LAS
-# and transducers, which learn from a BERT's embeddings.
+# and transducers, which learn from a BERT's embeddings, or read what an AV-BERT makes of speech.
 #   ./run.sh --checkpoint /path/to/wav2vec2                                everything, on train-clean-100
 #   ./run.sh --checkpoint /path/to/a/ctc/model --methods downloaded        no training: decode and score it
 #   ./run.sh --corpus-dir /path/to/LibriSpeech --checkpoint ...            no download
@@ -18,7 +18,8 @@ parts=train-clean-100  # training parts to prepare, between commas
 checkpoint=            # Hugging Face folder, fairseq .pt or torchaudio file (stage 4)
 dictionary=            # letters of its CTC head where the checkpoint has none: fairseq's dict.ltr.txt
 bert=none              # whose pieces las_* and transducer_* speak: a Hugging Face folder, or a name on its hub; or none
-subwords=16000         # size of the vocabulary of las_own and transducer_own
+subwords=16000         # size of the vocabulary of las_own and transducer_own, and of av_*, which had 1000
+av_bert=               # folder with av_bert_a and av_bert_av for av_*, such as ../../kinetics600/avbert1/exp
 methods=base_100h      # systems of conf/systems.yaml or patterns, between commas; "downloaded" is the checkpoint itself
 seeds=1                # runs of each system
 lm=                    # ARPA model such as openslr.org/11's 4-gram.arpa.gz; empty trains one on lm_text
@@ -39,7 +40,7 @@ IFS=, read -ra train_parts <<<"$parts"
 sets=("${train_parts[@]}" dev-clean dev-other test-clean test-other)
 choose_systems .
 choose_bert
-taught=false; [[ $methods =~ las_|transducer_|conformer_|\*|^all$ ]] && taught=true  # LAS and transducers, perhaps
+taught=false; [[ $methods =~ las_|transducer_|conformer_|av_|\*|^all$ ]] && taught=true  # LAS and transducers, perhaps
 # Named as the recipes beside this one see it too: they read this recipe's audio.
 dump=../asr1/$work/dump
 
@@ -89,9 +90,11 @@ if stage 3 "tokens, lexicon, language model"; then
 fi
 
 if stage 4 "convert the checkpoint, pre-train"; then
-  [[ -n $checkpoint || $methods =~ ^(las|transducer)_ && ! $methods =~ downloaded|wav2vec2|_100h|_960h ]] ||
+  [[ -n $checkpoint || $methods =~ ^(las|transducer|av)_ && ! $methods =~ downloaded|wav2vec2|_100h|_960h ]] ||
     die "--checkpoint: name a Hugging Face folder, a fairseq .pt or a torchaudio file"
+  [[ -n $av_bert || ! $methods =~ (^|,)av_ ]] || die "--av-bert: name the folder that has av_bert_a and av_bert_av in it"
   [[ -z $checkpoint ]] || convert_checkpoint
+  [[ -z $av_bert ]] || ln -sfn "$(realpath -e "$av_bert")" "$work/data/av_bert"
   "${matrix[@]}" --stage 4 --processes "$processes"
 fi
 

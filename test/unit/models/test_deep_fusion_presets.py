@@ -37,11 +37,11 @@ def count(name, *options):
     ("size", "dim", "fused", "second"), [("m", 384, 76.0, 80.7), ("l", 512, 114.4, 123.8)]
 )
 def test_parameters_are_those_of_the_table(size, dim, fused, second):
-    found = count(f"av_fusion_{size}")
+    found = count(f"train_av_fusion_{size}")
     assert round(found, 1) == fused
-    full = count(f"av_baseline_{size}", f"model.encoder.second_attention={dim}")
+    full = count(f"train_av_baseline_{size}", f"model.encoder.second_attention={dim}")
     assert round(full, 1) == second
-    baseline = count(f"av_baseline_{size}")
+    baseline = count(f"train_av_baseline_{size}")
     assert abs(baseline / found - 1) < 0.02
-    narrower = count(f"av_baseline_{size}", "model.encoder.second_attention=null")
+    narrower = count(f"train_av_baseline_{size}", "model.encoder.second_attention=null")
     assert found - narrower > 5 and baseline - narrower > 5
