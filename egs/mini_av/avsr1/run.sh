@@ -24,15 +24,16 @@ jobs=2               # processes for synthesis, formatting, features and labels
 check_int stage stop_stage lanes jobs
 [[ $corpus =~ ^(full|small)$ ]] || die "--corpus must be full or small, got '$corpus'"
 
-work=. systems=conf/systems.yaml methods=${methods:-pre_*,baseline,a,av,av_literal} sizes=()
+work=. systems=conf/systems.yaml sizes=()
 if [[ $quick == true ]]; then
-  work=quick systems=conf/systems_quick.yaml sizes=(--clips-train 400 --clips-test 100)
+  work=quick methods=${methods:-all} systems=conf/systems_quick.yaml sizes=(--clips-train 400 --clips-test 100)
 fi
 sibling=../../mini_en/asr1 sibling_options=(--jobs "$jobs" --force "$force") speech=$sibling/downloads/mini_en
 if [[ $corpus == small ]]; then
   work=quick/small sizes=(--clips-train 12 --clips-dev 4 --clips-test 5)
   sibling_options+=(--quick true) speech=$sibling/quick/downloads/mini_en
 fi
+methods=${methods:-pre_*,baseline,a,av,av_literal}
 clips=(clips_train clips_dev clips_test) tests=(test_clean test_10db test_0db)
 matrix=(speechkit matrix --systems "$systems" --work "$work" --methods "$methods" ${seeds:+--seeds "$seeds"} \
   --force "$force")
