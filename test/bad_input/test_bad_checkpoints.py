@@ -240,7 +240,7 @@ def test_no_such_file_and_folders_of_nothing(tmp_path, refused):
 def test_torch_files_of_something_else(tmp_path, refused, value):
     torch.save(value, tmp_path / "x.pt")
     assert re.search(
-        "neither fairseq's trainer nor torchaudio|not a table of tensors", refused(tmp_path / "x.pt")
+        "neither fairseq's trainer, ESPnet nor torchaudio|not a table of tensors", refused(tmp_path / "x.pt")
     )
 
 
