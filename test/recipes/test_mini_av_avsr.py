@@ -296,7 +296,7 @@ def test_from_synthesis_to_tables_and_again(recipe):
     for title in ("test_0db", "test_10db", "test_clean"):
         assert f"## Set {title}\n" in report
     assert "sound and pictures, blindfolded, seed1" in report
-    assert "transducer_av/transducer" in report and "av/greedy < a/greedy" in report
+    assert "| transducer_av | transducer |" in report and "av/greedy < a/greedy" in report
     for name in (
         "clusters_of_a_clip",
         "masked_tokens_over_training_pre_av",
