@@ -10,7 +10,12 @@ from speechkit.errors import UsageError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("--data", required=True, help="directory made by speechkit format")
+    parser.add_argument(
+        "--data",
+        required=True,
+        action="append",
+        help="directory made by speechkit format; given again for each one more",
+    )
     parser.add_argument("--config", help="YAML of differences from the frontend's defaults")
     parser.add_argument(
         "--cmvn", type=true_or_false, default=False, help="write cmvn.json: mean and deviation of all frames"
@@ -36,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Makes the features of one data directory."""
+    """Makes the features of the data directories, one after the other."""
     from speechkit.data.feature_dump import Options, dump_features, load_feature_config
     from speechkit.data.parallel import cores
 
@@ -45,5 +50,6 @@ def run(args: argparse.Namespace) -> int:
         options = Options(args.dump, args.cmvn, args.speaker_cmvn, args.compress, tuple(args.speeds))
     except ValueError as error:
         raise UsageError(str(error)) from None
-    dump_features(args.data, config, options, jobs=args.jobs or cores(), force=args.force)
+    for path in args.data:
+        dump_features(path, config, options, jobs=args.jobs or cores(), force=args.force)
     return 0

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--min-words", type=int, default=3, help="shorter sentences do not count")
     parser.add_argument("--allow-pipes", type=true_or_false, default=False, help="run pipes in wav.scp")
+    parser.add_argument("--jobs", type=int, help="processes (all cores)")
     parser.add_argument("--report", help="write all findings here as JSON")
     parser.add_argument("--waive", help="why the findings are accepted: recorded in --report, exit status 0")
 
@@ -32,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Compares, prints the findings by kind, and writes the report."""
     from speechkit.data.kaldi_dir import read_data_dir
     from speechkit.data.leakage import KINDS, find_leaks, report
+    from speechkit.data.parallel import cores
     from speechkit.errors import UsageError
     from speechkit.files import write_json
 
@@ -49,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
         similar=args.similar,
         min_words=args.min_words,
         allow_pipes=args.allow_pipes,
+        jobs=args.jobs or cores(),
     )
     account = report(leaks, tests, args.waive)
     for kind, about in KINDS.items():

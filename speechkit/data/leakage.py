@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from speechkit.data.fingerprint import FingerprintIndex, fingerprint, sample_hash
 from speechkit.data.kaldi_dir import DataDir
+from speechkit.data.parallel import run_parallel
 from speechkit.errors import InputError
 from speechkit.text.normalise import Config, Normaliser
 
@@ -112,28 +115,54 @@ def sentences_in_text(tests: Sequence[DataDir], file: str | Path, min_words: int
         raise InputError(f"{file}:{number}: not UTF-8") from None
 
 
-def _sounds(data: DataDir, allow_pipes: bool) -> Iterator[tuple[str, np.ndarray, int]]:
-    """Every utterance's first channel at its own rate, each recording decoded once."""
+@dataclass(frozen=True)
+class _Recording:
+    """What is read at once: a recording and the utterances in it, each with its start and end in seconds."""
+
+    name: str
+    wav: str
+    utterances: list[tuple[str, float, float | None]]
+
+
+@dataclass(frozen=True)
+class _Sound:
+    """An utterance as it is compared; `bits` are empty where only exact copies are looked for."""
+
+    utterance: str
+    hash: str
+    bits: np.ndarray
+
+
+def _recordings(data: DataDir) -> list[_Recording]:
+    found: dict[str, _Recording] = {}
+    for utterance in data.utterances:
+        name = data.recording(utterance)
+        segment = data.segments.get(utterance)
+        span = (segment.start, segment.end) if segment else (0.0, None)
+        found.setdefault(name, _Recording(name, data.wav[name], [])).utterances.append((utterance, *span))
+    return list(found.values())
+
+
+def _listen(recording: _Recording, similar: bool, allow_pipes: bool) -> list[_Sound]:
+    """The first channel of every utterance, at its own rate."""
     from speechkit.data.audio import load_recording
 
-    recordings: dict[str, list[str]] = {}
-    for utterance in data.utterances:
-        recordings.setdefault(data.recording(utterance), []).append(utterance)
-    for recording, utterances in recordings.items():
-        heard = load_recording(data.wav[recording], utterance=recording, allow_pipes=allow_pipes)
-        samples = heard.samples[:, 0]
-        for utterance in utterances:
-            segment = data.segments.get(utterance)
-            piece = (
-                slice(round(segment.start * heard.rate), round(segment.end * heard.rate))
-                if segment
-                else slice(None)
-            )
-            yield utterance, samples[piece], heard.rate
+    heard = load_recording(recording.wav, utterance=recording.name, allow_pipes=allow_pipes)
+    sounds = []
+    for utterance, start, end in recording.utterances:
+        piece = slice(round(start * heard.rate), None if end is None else round(end * heard.rate))
+        samples = heard.samples[piece, 0]
+        bits = fingerprint(samples, heard.rate) if similar else np.zeros(0, dtype=np.uint32)
+        sounds.append(_Sound(utterance, sample_hash(samples, heard.rate), bits))
+    return sounds
 
 
 def shared_audio(
-    tests: Sequence[DataDir], others: Sequence[DataDir], similar: bool = True, allow_pipes: bool = False
+    tests: Sequence[DataDir],
+    others: Sequence[DataDir],
+    similar: bool = True,
+    allow_pipes: bool = False,
+    jobs: int = 1,
 ) -> Iterator[Leak]:
     """Utterances that are the same recording; the test sets are indexed, the others read through once.
 
@@ -142,28 +171,31 @@ def shared_audio(
         others: the sets they are compared with.
         similar: also look for the same sound with another gain, codec or trimming.
         allow_pipes: run pipes in wav.scp.
+        jobs: processes.
 
     Raises:
         BadSample: a recording cannot be decoded.
     """
+    listen = partial(_listen, similar=similar, allow_pipes=allow_pipes)
+
+    def sounds(data: DataDir) -> Iterator[_Sound]:
+        return chain.from_iterable(run_parallel(listen, _recordings(data), jobs))
+
     hashes: dict[str, list[str]] = {}
     prints: list[tuple[str, np.ndarray]] = []
-    for test in tests:
-        for utterance, samples, rate in _sounds(test, allow_pipes):
-            hashes.setdefault(sample_hash(samples, rate), []).append(utterance)
-            if similar:
-                prints.append((utterance, fingerprint(samples, rate)))
+    for sound in chain.from_iterable(map(sounds, tests)):
+        hashes.setdefault(sound.hash, []).append(sound.utterance)
+        prints.append((sound.utterance, sound.bits))
     index = FingerprintIndex(prints)
     for other in others:
-        for utterance, samples, rate in _sounds(other, allow_pipes):
-            same = hashes.get(sample_hash(samples, rate), [])
+        for sound in sounds(other):
+            same = hashes.get(sound.hash, [])
             for name in same:
-                yield Leak("audio", name, str(other.path), utterance)
-            if similar:
-                for match in index.find(utterance, fingerprint(samples, rate)):
-                    if match.other not in same:
-                        detail = f"{100 * match.bit_errors:.0f} % bit errors"
-                        yield Leak("similar audio", match.other, str(other.path), utterance, detail)
+                yield Leak("audio", name, str(other.path), sound.utterance)
+            for match in index.find(sound.utterance, sound.bits):
+                if match.other not in same:
+                    detail = f"{100 * match.bit_errors:.0f} % bit errors"
+                    yield Leak("similar audio", match.other, str(other.path), sound.utterance, detail)
 
 
 def find_leaks(
@@ -175,6 +207,7 @@ def find_leaks(
     similar: bool = True,
     min_words: int = 3,
     allow_pipes: bool = False,
+    jobs: int = 1,
 ) -> list[Leak]:
     """Everything that test sets share with training sets and language model texts.
 
@@ -186,6 +219,7 @@ def find_leaks(
         similar: with `audio`, also look for near-duplicates.
         min_words: sentences shorter than this do not count.
         allow_pipes: run pipes in wav.scp.
+        jobs: processes that read audio.
 
     Returns:
         The findings, in the order of `KINDS`.
@@ -198,7 +232,7 @@ def find_leaks(
     for file in texts:
         leaks += sentences_in_text(tests, file, min_words)
     if audio:
-        leaks += shared_audio(tests, others, similar, allow_pipes)
+        leaks += shared_audio(tests, others, similar, allow_pipes, jobs)
     order = list(KINDS)
     return sorted(leaks, key=lambda leak: (order.index(leak.kind), leak.where, leak.test))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -112,7 +112,7 @@ class Ledger:
 
     def write(self, path: str | Path) -> None:
         """Writes one JSON line for each utterance, atomically."""
-        write_jsonl(path, (asdict(fate) for fate in self.fates))
+        write_jsonl(path, (vars(fate) for fate in self.fates))
 
     def summary(self) -> str:
         """A table of utterances and hours: in, kept, dropped, and dropped for each reason."""

@@ -9,6 +9,8 @@ the variable-length kernel is used in half precision, and a padded call with a m
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +20,15 @@ from speechkit.layers.dropped_attention import dropped_attention
 from speechkit.layers.masks import Packing, padding_mask
 from speechkit.layers.positions import rotate
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # PyTorch before 2.10
-    varlen_attn = None
+
+@cache
+def _kernel() -> Callable[..., Tensor] | None:
+    """PyTorch's variable-length attention. Importing it takes more than a second, so only CUDA does."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:  # PyTorch before 2.10
+        return None
+    return varlen_attn
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing, dropout: float = 0.0) -> Tensor:
@@ -40,8 +47,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing, dro
     """
     if not q.is_cuda:
         return _attend_each(q, k, v, queries, keys, dropout)
-    if varlen_attn is not None and fits_kernel(q.dtype, q.size(-1), dropout):
-        return varlen_attn(q, k, v, queries.offsets, keys.offsets, queries.width, keys.width)
+    if fits_kernel(q.dtype, q.size(-1), dropout) and (kernel := _kernel()) is not None:
+        return kernel(q, k, v, queries.offsets, keys.offsets, queries.width, keys.width)
     q, k, v = queries.unpack(q), keys.unpack(k), keys.unpack(v)
     visible = None if keys.regular else ~padding_mask(keys.lengths, keys.width)[:, None, None]
     out = F.scaled_dot_product_attention(

@@ -121,7 +121,6 @@ def speech(tmp_path_factory):
             row = {"utterance": utterance, "speaker": f"{name}voice", "text": f"{name} {place}"}
             rows.append({**row, "condition": condition, "path": str(path.relative_to(folder))})
         write_jsonl(folder / name / "sentences.jsonl", rows)
-    (folder / "corpus.json").write_text("{}")
     return folder
 
 

@@ -348,7 +348,8 @@ def _synthesise(out, *arguments):
 
 
 def _hashes(folder):
-    return {str(p.relative_to(folder)): hash_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    files = [p for p in sorted(folder.rglob("[!.]*")) if p.is_file()]
+    return {str(p.relative_to(folder)): hash_file(p) for p in files}
 
 
 @pytest.fixture(scope="module")
@@ -370,6 +371,17 @@ def test_another_seed_is_another_corpus(corpus, tmp_path):
     assert _synthesise(tmp_path / "other", "--seed", 2, *small).returncode == 0
     texts = [(folder / "text/text.txt").read_text().splitlines() for folder in (corpus, tmp_path / "other")]
     assert len(set(texts[0]) & set(texts[1])) < 0.1 * len(texts[0])
+
+
+def test_a_set_made_alone_is_the_same(corpus, tmp_path):
+    """Unlabelled speech is made by who needs it, beside what is there."""
+    out = tmp_path / "alone"
+    for name in ("hard", "unlabelled"):
+        done = _synthesise(out, "--sets", name)
+        assert done.returncode == 0 and f"{name} " in done.stderr
+    assert sorted(p.name for p in out.glob("[!.]*")) == ["hard", "unlabelled"]
+    whole = _hashes(corpus)
+    assert _hashes(out) == {path: whole[path] for path in whole if path.startswith(("hard/", "unlabelled/"))}
 
 
 def test_second_call_does_nothing(corpus):
@@ -398,7 +410,7 @@ def test_audio_is_sound(corpus):
 
 
 def test_data_directories(corpus, tmp_path):
-    done = _run("data.py", corpus, tmp_path / "data")
+    done = _run("data.py", corpus, tmp_path / "data", *SPOKEN)
     assert done.returncode == 0, done.stderr
     for name in SPOKEN:
         labelled = name != "unlabelled"
@@ -420,7 +432,7 @@ def test_data_directories(corpus, tmp_path):
 
 
 def test_data_without_a_corpus_says_so(tmp_path):
-    done = _run("data.py", tmp_path / "nothing", tmp_path / "data")
+    done = _run("data.py", tmp_path / "nothing", tmp_path / "data", "train")
     assert done.returncode == 1 and not (tmp_path / "data").exists()
     assert len(done.stderr.splitlines()) == 1
     assert "nothing/train/sentences.jsonl: no such file; make the corpus first" in done.stderr

@@ -28,7 +28,7 @@ work=. systems=conf/systems.yaml sizes=()
 if [[ $quick == true ]]; then
   work=quick methods=${methods:-all} systems=conf/systems_quick.yaml sizes=(--clips-train 400 --clips-test 100)
 fi
-sibling=../../mini_en/asr1 sibling_options=(--jobs "$jobs" --force "$force") speech=$sibling/downloads/mini_en
+sibling=../../mini_en/asr1 sibling_options=(--unlabelled true --jobs "$jobs" --force "$force") speech=$sibling/downloads/mini_en
 if [[ $corpus == small ]]; then
   work=quick/small sizes=(--clips-train 12 --clips-dev 4 --clips-test 5)
   sibling_options+=(--quick true) speech=$sibling/quick/downloads/mini_en

@@ -16,6 +16,7 @@ list_stages=false    # print the stages and stop
 force=false          # make again what is up to date
 quick=false          # tiny corpus, few updates, in quick/: a check of the machinery, no result
 far_cues=text        # "text": only the text-only set shows the far cues; "speech": labelled speech too (in far_cues_speech/)
+unlabelled=false     # true: also speak what ../ssl1 pre-trains on
 seed=1               # seed of the corpus
 comparison=fusion    # fusion: CTC and what joins it to a BERT; transfer: attention decoders and transducers
 methods=             # systems of the comparison or patterns, between commas, or all (which --quick takes)
@@ -32,7 +33,9 @@ pieces=200           # of the systems that have pieces of their own
 check_int stage stop_stage seed seeds lanes jobs order pieces
 [[ $comparison =~ ^(fusion|transfer)$ ]] || die "--comparison must be fusion or transfer, got '$comparison'"
 
-sets=(train dev test hard)  # ../ssl1 formats what is unlabelled
+sets=(train dev test hard)
+spoken=("${sets[@]}")
+[[ $unlabelled != true ]] || spoken+=(unlabelled)  # ../ssl1 formats it
 work=.
 [[ $far_cues == text ]] || work=far_cues_$far_cues
 systems=conf/systems.yaml reported=conf/systems_transfer.yaml  # which holds those of systems.yaml too
@@ -51,12 +54,12 @@ each=$((jobs > lanes ? jobs / lanes : 1))  # processes of a training
 matrix=(speechkit matrix --systems "$systems" --work "$work" --methods "$methods" --seeds "$seeds" --force "$force")
 
 if stage 0 "synthesise the corpus"; then
-  python local/synthesise.py --out "$work/downloads/mini_en" --seed "$seed" --far-cues "$far_cues" --jobs "$jobs" \
-    --force "$force" "${sizes[@]}"
+  python local/synthesise.py --out "$work/downloads/mini_en" --sets text "${spoken[@]}" --seed "$seed" \
+    --far-cues "$far_cues" --jobs "$jobs" --force "$force" "${sizes[@]}"
 fi
 
 if stage 1 "data preparation: Kaldi directories, text-only set"; then
-  python local/data.py "$work/downloads/mini_en" "$work/data"
+  python local/data.py "$work/downloads/mini_en" "$work/data" "${spoken[@]}"
 fi
 
 if stage 2 "validate, format audio, features"; then
@@ -65,11 +68,10 @@ if stage 2 "validate, format audio, features"; then
     speechkit format --data "$work/data/$set" --out "$work/dump/$set" --kind "$kind" --jobs "$jobs" --force "$force"
   done
   speechkit features --data "$work/dump/train" --cmvn true --speeds 0.9 1.1 --jobs "$jobs" --force "$force"
-  for set in dev test hard; do
-    speechkit features --data "$work/dump/$set" --jobs "$jobs" --force "$force"
-  done
+  speechkit features --data "$work/dump/dev" --data "$work/dump/test" --data "$work/dump/hard" --jobs "$jobs" \
+    --force "$force"
   speechkit leakage --train "$work/dump/train" --test "$work"/dump/{dev,test,hard} \
-    --text "$work/data/lm/text"
+    --text "$work/data/lm/text" --jobs "$jobs"
 fi
 
 if stage 3 "tokens, lexicon, language models"; then

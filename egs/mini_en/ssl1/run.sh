@@ -26,7 +26,7 @@ check_int stage stop_stage lanes jobs second
 
 work=. systems=conf/systems.yaml budgets=(5 15 50)
 [[ $quick != true ]] || { work=quick systems=conf/systems_quick.yaml budgets=(5); }
-sibling=../asr1 corpus_options=(--jobs "$jobs" --force "$force")
+sibling=../asr1 corpus_options=(--unlabelled true --jobs "$jobs" --force "$force")
 [[ $corpus != small ]] || { sibling=../asr1/quick work=quick/small second=40; corpus_options+=(--quick true); }
 matrix=(speechkit matrix --systems "$systems" --work "$work" --methods "$methods" ${seeds:+--seeds "$seeds"} \
   --force "$force")

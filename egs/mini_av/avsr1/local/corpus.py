@@ -167,7 +167,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, size in {**sizes, "jobs": args.jobs}.items():
         if size < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, not {size}")
-    sources = [*sorted(Path(__file__).parent.glob("*.py")), args.speech / "corpus.json"]
+    sources = [*sorted(Path(__file__).parent.glob("*.py")), *sorted(args.speech.glob("*/sentences.jsonl"))]
     stamp = Stamp(args.out, "corpus", [args.seed, sizes, str(args.speech)], sources, args.force)
     if stamp.fresh():
         return

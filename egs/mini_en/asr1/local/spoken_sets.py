@@ -17,7 +17,7 @@ from voices import BABBLE, draw_voice
 from speechkit.data.kaldi_dir import DataDir
 from speechkit.data.synthesis import Synthesizer, Voice, in_fresh_processes
 from speechkit.errors import InputError
-from speechkit.files import write_jsonl, write_text
+from speechkit.files import atomic_folder, write_jsonl, write_text
 
 BABBLE_SENTENCES = 4  # for each babbling voice
 
@@ -83,26 +83,28 @@ def make_babble(texts: list[list[str]]) -> list[np.ndarray]:
     return results
 
 
-def make_audio(rows: list[dict], out: Path, babble: np.ndarray) -> list[int]:
-    """Writes the FLAC files of some rows; returns their lengths in samples."""
+def make_audio(rows: list[dict], folder: Path, babble: np.ndarray) -> list[int]:
+    """Writes the FLAC files of some rows into a folder; returns their lengths in samples."""
     synthesizer, lengths = Synthesizer(), []
     for row in rows:
         speech = apply_condition(
             _speak(synthesizer, row["text"], Voice(**row["voice"])), row["condition"], babble
         )
         samples = np.rint(speech * 32767).astype(np.int16)
-        soundfile.write(out / row["path"], samples, RATE, format="FLAC", subtype="PCM_16")
+        soundfile.write(folder / Path(row["path"]).name, samples, RATE, format="FLAC", subtype="PCM_16")
         lengths.append(len(samples))
     return lengths
 
 
 def speak_set(name: str, rows: list[dict], out: Path, babble: np.ndarray, jobs: int) -> float:
-    """Writes `out`/<name>/{sentences.jsonl,text.txt,audio}; returns seconds of audio."""
-    (out / name / "audio").mkdir(parents=True)
-    lengths = list(in_fresh_processes(partial(make_audio, out=out, babble=babble), rows, jobs))
-    rows = [row | {"samples": length} for row, length in zip(rows, lengths)]
-    write_jsonl(out / name / "sentences.jsonl", rows)
-    write_text(out / name / "text.txt", "".join(f"{row['utterance']} {row['text']}\n" for row in rows))
+    """Writes `out`/<name>/{sentences.jsonl,text.txt,audio} as a whole; returns seconds of audio."""
+    with atomic_folder(out / name) as folder:
+        (folder / "audio").mkdir()
+        speak = partial(make_audio, folder=folder / "audio", babble=babble)
+        lengths = list(in_fresh_processes(speak, rows, jobs))
+        rows = [row | {"samples": length} for row, length in zip(rows, lengths)]
+        write_jsonl(folder / "sentences.jsonl", rows)
+        write_text(folder / "text.txt", "".join(f"{row['utterance']} {row['text']}\n" for row in rows))
     return sum(lengths) / RATE
 
 

@@ -25,7 +25,7 @@ from speechkit.bin.__main__ import true_or_false
 from speechkit.data import synthesis
 from speechkit.data.synthesis import in_fresh_processes
 from speechkit.errors import InputError
-from speechkit.files import atomic_folder, write_json, write_text
+from speechkit.files import write_text
 from speechkit.stamp import Stamp
 
 
@@ -58,16 +58,19 @@ def background(seed: int) -> np.ndarray:
     return babble
 
 
-def write_corpus(out: Path, seed: int, far_cues: str, sizes: dict[str, int], jobs: int) -> dict[str, float]:
-    """Writes everything below `out`; returns set -> seconds of audio."""
+def write_corpus(
+    out: Path, seed: int, far_cues: str, sizes: dict[str, int], wanted: list[str], jobs: int
+) -> dict[str, float]:
+    """Writes `out`/<set> for the sets that are wanted; returns set -> seconds of audio."""
     sets = write_sets(seed, far_cues, sizes)
     labelled = {word for sentence in sets["train"] for word in sentence.words}
     babble = background(seed)
-    write_text(out / "text" / "text.txt", "".join(f"{s.text}\n" for s in sets.pop("text")))
     seconds = {}
-    for name, sentences in sets.items():
-        seconds[name] = speak_set(name, plan_set(name, sentences, seed, labelled), out, babble, jobs)
-    write_json(out / "corpus.json", {"seed": seed, "far_cues": far_cues, "sizes": sizes, "seconds": seconds})
+    for name in wanted:
+        if name == "text":
+            write_text(out / name / "text.txt", "".join(f"{s.text}\n" for s in sets[name]))
+        else:
+            seconds[name] = speak_set(name, plan_set(name, sets[name], seed, labelled), out, babble, jobs)
     return seconds
 
 
@@ -78,8 +81,9 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder to write, made or replaced as a whole"
+        "--out", type=Path, required=True, help="where the folders of the sets are made or replaced"
     )
+    parser.add_argument("--sets", nargs="+", choices=SIZES, default=[*SIZES], help="which to make (all)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--far-cues", choices=FAR_CUES, default="text", help="where far homophones have their cue"
@@ -96,14 +100,18 @@ def main(argv: list[str] | None = None) -> int:
         if size < 1:
             parser.error(f"--{name} must be at least 1, not {size}")
     sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(synthesis.__file__)]
+    options = [args.seed, args.far_cues, sizes]
     try:
-        stamp = Stamp(args.out, "synthesise", [args.seed, args.far_cues, sizes], sources, args.force)
-        if stamp.fresh():
+        stamps = {
+            name: Stamp(args.out / name, "synthesise", options, sources, args.force) for name in args.sets
+        }
+        wanted = [name for name, stamp in stamps.items() if not stamp.fresh()]
+        if not wanted:
             return 0
         start = time.monotonic()
-        with atomic_folder(args.out) as folder:
-            seconds = write_corpus(folder, args.seed, args.far_cues, sizes, args.jobs)
-        stamp.write()
+        seconds = write_corpus(args.out, args.seed, args.far_cues, sizes, wanted, args.jobs)
+        for name in wanted:
+            stamps[name].write()
     except InputError as error:
         print(f"synthesise: error: {error}", file=sys.stderr)
         return 1

@@ -95,7 +95,7 @@ def write_corpus(out: Path, count: int, seed: int, jobs: int) -> float:
     rows = plan(count, seed)
     (out / "audio").mkdir(parents=True)
     silence = np.zeros(RATE, np.float32)
-    lengths = list(in_fresh_processes(partial(make_audio, out=out, babble=silence), rows, jobs))
+    lengths = list(in_fresh_processes(partial(make_audio, folder=out / "audio", babble=silence), rows, jobs))
     lines = sorted(f"{row['utterance']} {row['text']}\n" for row in rows)
     write_text(out / "text.txt", "".join(lines))
     return sum(lengths) / RATE
