@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 from speechkit.config import check_range, load_config
 from speechkit.errors import InputError, UsageError, nearest
 from speechkit.orderings import Ordering, read_ordering
+from speechkit.system_variants import completed, repeated
 
 
 @dataclass
@@ -154,9 +154,11 @@ class Systems:
     orderings: list[str] = field(default_factory=list)
     """What is expected: `system/how < system/how`, with `in far` behind it for a class of words. The report
     tests each."""
+    more_orderings: list[str] = field(default_factory=list)
+    """Further ones, for a file with a `base` whose orderings stay."""
 
     def __post_init__(self) -> None:
-        self.systems = _completed(_repeated(self.systems))
+        self.systems = completed(repeated(self.systems))
         sets = [Path(path).name for path in self.test_sets]
         for how, decode in self.decodes.items():
             for need in decode.needs:
@@ -191,60 +193,7 @@ class Systems:
 
     def expected(self) -> list[Ordering]:
         """The orderings, read."""
-        return [*map(read_ordering, self.orderings)]
-
-
-def _repeated(systems: dict[str, System]) -> dict[str, System]:
-    """The same with a system for each combination of values in the place of those that have `each`.
-
-    Raises:
-        ValueError: two systems would have the same name.
-    """
-    done: dict[str, System] = {}
-    for name, system in systems.items():
-        for values in product(*system.each.values()):
-            words = dict(zip(system.each, values))
-            if (key := _say(name, words)) in done:
-                raise ValueError(f"systems.{name}: there is a '{key}' already; say each {{word}} in the name")
-            said = {spec.name: _say(getattr(system, spec.name), words) for spec in fields(System)}
-            done[key] = replace(system, **{**said, "each": {}}) if words else system
-    return done
-
-
-def _say(value: Any, words: dict[str, str]) -> Any:
-    """Texts, and those of lists, with values in the place of `{word}`; anything else as it is."""
-    if isinstance(value, list):
-        return [_say(item, words) for item in value]
-    if isinstance(value, str):
-        for word, said in words.items():
-            value = value.replace(f"{{{word}}}", said)
-    return value
-
-
-def _completed(systems: dict[str, System]) -> dict[str, System]:
-    """The same with what variants have from the systems that they are like; ValueError if there are none."""
-    done: dict[str, System] = {}
-    for name, system in systems.items():
-        if system.like is not None:
-            if system.like not in done:
-                hint = nearest(system.like, list(done))
-                raise ValueError(f"systems.{name}.like: no system '{system.like}' above it{hint}")
-            other = done[system.like]
-            taken = {key: getattr(other, key) for key in _unsaid(system) if key != "paper"}
-            options = [*other.options, *system.options]
-            system = replace(system, **{**taken, "options": options, "like": None})
-        done[name] = system
-    return done
-
-
-def _unsaid(system: System) -> list[str]:
-    """Fields that have their default values."""
-    defaults = {
-        spec.name: spec.default_factory() if spec.default is MISSING else spec.default
-        for spec in fields(System)
-        if spec.default is not MISSING or spec.default_factory is not MISSING
-    }
-    return [name for name, default in defaults.items() if getattr(system, name) == default]
+        return [*map(read_ordering, [*self.orderings, *self.more_orderings])]
 
 
 def read_systems(path: str | Path, work: str | Path = ".") -> Systems:

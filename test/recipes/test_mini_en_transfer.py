@@ -35,7 +35,8 @@ def config_of(name, store="store", options=()):
 
 def test_all_systems_of_the_other_file_are_there():
     other, both = (read_systems(RECIPE / f"conf/systems{more}.yaml") for more in ("", "_transfer"))
-    assert both.orderings[: len(other.orderings)] == other.orderings
+    assert both.orderings == other.orderings and both.more_orderings
+    assert both.expected()[: len(other.orderings)] == other.expected()
     assert {f"{name}/{how}" for name in TAUGHT for how in SYSTEMS[name].decodes} >= {
         row
         for ordering in both.expected()[len(other.orderings) :]

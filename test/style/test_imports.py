@@ -9,13 +9,13 @@ from style.sources import ROOMS, ROOT, python_files, tree, where
 
 # Ground floor first: each room imports only what stands above it.
 ORDER = (
-    *("errors", "files", "hashing", "stamp", "config", "orderings", "systems", "jobs", "doctor"),
-    *("text", "layers", "frontends", "data", "clustering", "losses", "metrics", "encoders", "decoders"),
-    *("fusion", "lm", "search", "integrations", "models", "train", "decoding", "bin"),
+    *("errors", "files", "hashing", "stamp", "config", "orderings", "system_variants", "systems", "jobs"),
+    *("doctor", "text", "layers", "frontends", "data", "clustering", "losses", "metrics", "encoders"),
+    *("decoders", "fusion", "lm", "search", "integrations", "models", "train", "decoding", "bin"),
 )
 LIGHT_ROOMS = (
-    *("errors", "files", "stamp", "config", "orderings", "systems", "jobs", "doctor", "text", "bin"),
-    "__init__",
+    *("errors", "files", "stamp", "config", "orderings", "system_variants", "systems", "jobs", "doctor"),
+    *("text", "bin", "__init__"),
 )
 # Kinds that stand in a table of a room far above their own: opened only when a configuration names them.
 LOOKED_UP = {
