@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     """Joins and writes; skips itself when nothing changed."""
     from speechkit.data.combine import combine, rename
     from speechkit.data.kaldi_dir import check_output, read_data_dir, table_files, write_data_dir
-    from speechkit.data.label_records import clear_records, joint_records, record_files, write_records
+    from speechkit.data.records import clear_records, joint_records, record_files, write_records
     from speechkit.stamp import Stamp
 
     check_output(args.output, args.sources)

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Writes the new directory, prints what was dropped and how many phones there are; skips itself."""
     from speechkit.data.kaldi_dir import check_output, read_data_dir, table_files, write_data_dir
-    from speechkit.data.label_records import clear_records, read_records, record_files, write_records
+    from speechkit.data.records import clear_records, read_records, record_files, write_records
     from speechkit.files import write_jsonl
     from speechkit.stamp import Stamp
     from speechkit.text.phonemize import Options, phonemize

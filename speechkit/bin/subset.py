@@ -55,7 +55,7 @@ def _choose(args: argparse.Namespace, data) -> list[str]:
 def run(args: argparse.Namespace) -> None:
     """Chooses and writes; skips itself when nothing changed."""
     from speechkit.data.kaldi_dir import check_output, read_data_dir, table_files, write_data_dir
-    from speechkit.data.label_records import clear_records, read_records, record_files, write_records
+    from speechkit.data.records import clear_records, read_records, record_files, write_records
     from speechkit.errors import UsageError
     from speechkit.stamp import Stamp
 

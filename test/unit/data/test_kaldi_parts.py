@@ -354,3 +354,26 @@ def test_phones_of_frames_go_with_their_utterances(tmp_path, capsys):
     capsys.readouterr()
     assert main(["subset", str(source), str(out), "--count", "2"]) == 1
     assert f"{source}/phones.txt:1: utterance is not in utt2spk (nobody)" in capsys.readouterr().err
+
+
+def featured(folder, prefix, **config):
+    """A data directory with feats.scp, and the record that speechkit features writes beside it."""
+    make_data_dir(folder, 4, 2, prefix=prefix, audio=False)
+    write_table(folder / "feats.scp", {name: f"a.ark:{name}" for name in read_data_dir(folder).utterances})
+    counts = {"utterances": 4, "frames": 99, "speeds": [1.0]}
+    (folder / "features.json").write_text(json.dumps({"config": config, "config_hash": "h", **counts}))
+    return folder
+
+
+def test_parts_and_joins_know_how_their_features_were_made(tmp_path, capsys):
+    a, b, other = (
+        featured(tmp_path / name, name, bins=bins) for name, bins in (("a", 80), ("b", 80), ("c", 40))
+    )
+    kept = {"config": {"bins": 80}, "config_hash": "h"}
+    assert main(["subset", str(a), str(tmp_path / "part"), "--count", "2"]) == 0
+    assert main(["combine", str(tmp_path / "both"), str(a), str(b)]) == 0
+    for out in ("part", "both"):
+        assert json.loads((tmp_path / out / "features.json").read_text()) == kept
+    assert main(["combine", str(tmp_path / "bad"), str(a), str(other)]) == 1
+    assert f"{other}: feats.scp has another config" in capsys.readouterr().err
+    assert not (tmp_path / "bad").exists()
