@@ -177,7 +177,8 @@ class _Arcs(torch.autograd.Function):
         frames, states, weight, bias, norm, *kept = ctx.saved_tensors
         plan: _Plan = ctx.plan
         of_label = torch.nn.functional.pad(of_label, (0, 1))
-        to_frames, to_states = torch.zeros_like(frames), torch.zeros_like(states)
+        wide = norm.dtype  # many parts are added up: in bf16 most of what they say would be rounded away
+        to_frames, to_states = (torch.zeros_like(side, dtype=wide) for side in (frames, states))
         to_weight, to_bias = torch.zeros_like(weight), torch.zeros_like(bias)
         matrix, offset = weight.to(plan.dtype), bias.to(plan.dtype)
         for part, logits in _parts(plan, kept, of_blank, of_label):
@@ -195,9 +196,9 @@ class _Arcs(torch.autograd.Function):
             for r, block in pieces(part, back):
                 f, g = plan.sides(frames, states, r)
                 first, second = (block, block) if plan.combine == "add" else (block * g, block * f)
-                to_frames[r.utterance, r.start : r.end] += first.sum(1)
-                to_states[r.utterance, r.low : r.high] += second.sum(0)
-        return to_frames, to_states, to_weight, to_bias, None
+                to_frames[r.utterance, r.start : r.end] += first.sum(1, dtype=wide)
+                to_states[r.utterance, r.low : r.high] += second.sum(0, dtype=wide)
+        return to_frames.to(frames.dtype), to_states.to(states.dtype), to_weight, to_bias, None
 
 
 def _parts(

@@ -106,6 +106,22 @@ def test_bf16_products_leave_the_lattice_in_fp32():
     assert all(part.grad.dtype == torch.float32 and part.grad.isfinite().all() for part in parts)
 
 
+def test_gradients_of_bf16_states_are_added_up_in_fp32():
+    """A state meets all frames: added up in bf16, part after part, its gradient would be off by three times as much."""
+    torch.manual_seed(0)
+    frames, states = torch.randn(1, 1000, J), torch.randn(1, U + 1, J)
+    sides, (_, _, weight, bias) = (frames.bfloat16(), states.bfloat16()), draw(torch.float32)[0]
+    tokens, sizes = torch.randint(1, V, (1, U)), (torch.tensor([1000]), torch.tensor([U]))
+    found = []
+    for dtype in (torch.bfloat16, torch.float64):
+        inputs = [side.to(dtype).requires_grad_() for side in sides]
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            layer = (weight.to(dtype), bias.to(dtype)) if dtype == torch.float64 else (weight, bias)
+            losses, _ = joint_transducer_loss(*inputs, *layer, tokens, *sizes, logits=50 * V, kept=0)
+        found.append(torch.autograd.grad(losses.sum(), inputs)[1].double())
+    assert (found[0] - found[1]).norm() < 4e-3 * found[1].norm()
+
+
 def test_fastemit_multiplies_what_reaches_the_labels():
     parts, tokens = draw()
     losses, _ = joint_transducer_loss(*parts, tokens, LENGTHS, SIZES, fastemit=0.3)
