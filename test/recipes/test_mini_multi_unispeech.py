@@ -154,19 +154,53 @@ def test_settings_are_of_one_seed(tables, exp):
     assert all(line["seeds"] == 1 for line in found.values())
 
 
+def test_orderings_and_means_are_of_what_there_is(tables, tmp_path):
+    """One language alone has no `both`; the mean is of seeds that every language has."""
+    for seed in (1, 2):
+        write_run(tmp_path, "unispeech_en_ky", "ky", seed, 1)
+        write_run(tmp_path, "xlsr_en_ky", "ky", seed, 2 * seed)
+    found = tables.orderings(tables.read_rows(tmp_path))
+    assert found["UniSpeech < XLSR, one to one"].keys() == {"ky", "holds"}
+    assert found["UniSpeech < XLSR, one to one"]["holds"] == "yes"
+    write_run(tmp_path, "xlsr_en_nl", "nl", 2, 6)
+    write_run(tmp_path, "unispeech_en_nl", "nl", 3, 6)
+    rows = tables.read_rows(tmp_path)
+    line = tables.per_tables(rows)["one_to_one"]["XLSR"]
+    assert line == {"ky": "32.00 ± 14.14", "nl": "62.00", "mean": "52.00", "seeds": 1}
+    assert tables.orderings(rows)["UniSpeech < XLSR, one to one"].keys() == {"ky", "holds"}
+
+
+def write_codes(exp, name, seed, active, entropy, often):
+    folder = exp / name / f"seed{seed}"
+    folder.mkdir(parents=True)
+    numbers = {"active": active, "active_often": 10, "entropy": entropy, "entropy_weighted": 2 * entropy}
+    numbers |= {"entropy_often": often, "phone_purity": 0.5, "frames": 7}
+    (folder / "codebook.json").write_text(json.dumps(numbers))
+    (folder / "codebook.png").write_bytes(b"seed%d" % seed)
+
+
 def test_codewords_are_the_means_of_seeds(tables, tmp_path):
-    for seed, active in ((1, 100), (2, 200)):
-        folder = tmp_path / f"codes_unispeech_r0_four/seed{seed}"
-        folder.mkdir(parents=True)
-        numbers = dict.fromkeys(tables.CODES.values(), 1.5) | {"active": active, "frames": 7}
-        numbers["entropy_often"] = None
-        (folder / "codebook.json").write_text(json.dumps(numbers))
-        (folder / "codebook.png").write_bytes(b"seed%d" % seed)
-    ((title, line),) = tables.codewords(tmp_path).items()
-    assert title == "UniSpeech, r = 0, four"
-    assert line["codewords in use"] == 150 and line["entropy, nats"] == 1.5 and line["seeds"] == 2
-    assert line["seen 10 times or more"] == "" and line["frames"] == 7
-    assert (tmp_path / "tables/codes_unispeech_r0_four.png").read_bytes() == b"seed1"
+    for seed in (1, 2):
+        write_codes(tmp_path, "codes_unispeech_four", seed, 100 * seed, 1.5, 1.0 if seed == 1 else None)
+    write_codes(tmp_path, "codes_unispeech_r0_four", 2, 90, 2.0, 2.0)
+    write_codes(tmp_path, "codes_xlsr_four", 1, 120, 2.0, 1.5)
+    write_codes(tmp_path, "codes_xlsr_four", 2, 80, 1.0, 1.5)
+    write_codes(tmp_path, "codes_xlsr_en", 1, 80, 1.0, 1.5)
+    codes = tables.read_codes(tmp_path)
+    found = tables.codewords(codes)
+    assert list(found) == ["UniSpeech, four", "UniSpeech, r = 0, four", "XLSR, en", "XLSR, four"]
+    line = found["UniSpeech, four"]
+    assert (line["codewords in use"], line["entropy, nats"]) == ("150.00 ± 70.71", "1.50 ± 0.00")
+    assert (line["entropy of those seen 10 times or more"], line["seeds"], line["frames"]) == ("1.00", 2, 7)
+    assert (tmp_path / "tables/codes_unispeech_r0_four.png").read_bytes() == b"seed2"
+
+    less = tables.codeword_orderings(codes)
+    assert list(less) == ["UniSpeech less UniSpeech, r = 0, four", "UniSpeech less XLSR, four"]
+    xlsr = less["UniSpeech less XLSR, four"]
+    assert xlsr["codewords in use"] == "+50.00, 1 of 2 seeds"
+    assert xlsr["entropy, nats"] == "+0.00, 1 of 2 seeds"
+    assert xlsr["entropy of those seen 10 times or more"] == "-0.50, 1 of 1 seeds"
+    assert less["UniSpeech less UniSpeech, r = 0, four"]["entropy of those seen 10 times or more"] == "-"
 
 
 # --- every stage -------------------------------------------------------------------------------------
@@ -201,7 +235,7 @@ def test_from_synthesis_to_tables_and_again(recipe):
     report = (work / "RESULTS.md").read_text()
     for title in ("1 one to one", "2 many to one", "3 many to many shared", "4 many to many separate"):
         assert f"## Table {title}\n" in report
-    for title in ("5 orderings", "6 settings", "7 codewords"):
+    for title in ("5 orderings", "6 settings", "7 codewords", "8 codeword orderings"):
         assert f"## Table {title}\n" in report
     for name in ("ky_test_phn", "nl_test_telephone"):
         assert f"## Set {name}\n" in report

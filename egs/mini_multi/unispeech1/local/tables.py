@@ -62,10 +62,12 @@ CODES = {
     "codewords in use": "active",
     "of them seen 10 times or more": "active_often",
     "entropy, nats": "entropy",
-    "weighted by frequency": "entropy_weighted",
-    "seen 10 times or more": "entropy_often",
+    "entropy by frequency": "entropy_weighted",
+    "entropy of those seen 10 times or more": "entropy_often",
     "phone purity": "phone_purity",
 }
+MORE = "active", "active_often"
+"""Of these UniSpeech has more than XLSR, as published, of entropies less."""
 
 Rows = dict[tuple[str, str, str], Row]
 """System, language and way of decoding -> results in phones."""
@@ -84,13 +86,13 @@ def of(rows: Rows, pattern: str, model: str, how: str = "greedy") -> dict[str, R
 
 
 def rates(found: dict[str, Row]) -> dict[str, Any]:
-    """The cells of a line: error rates of the languages and their mean, over the seeds that all have."""
+    """The cells of a line: error rates of the languages and, over the seeds that all have, their mean."""
     cells: dict[str, Any] = {target: mean_sd(row.rates()) for target, row in found.items()}
+    seeds = set.intersection(*(set(row.seeds) for row in found.values()))
     if len(found) > 1:
-        cells["mean"] = mean_sd(
-            [statistics.fmean(each) for each in zip(*(r.rates() for r in found.values()))]
-        )
-    return {**cells, "seeds": max(len(row.seeds) for row in found.values())}
+        shared = [only(row, seeds).rates() for row in found.values()]
+        cells["mean"] = mean_sd([statistics.fmean(each) for each in zip(*shared)])
+    return {**cells, "seeds": len(seeds)}
 
 
 def per_tables(rows: Rows) -> dict[str, dict]:
@@ -120,19 +122,21 @@ def orderings(rows: Rows) -> dict[str, dict]:
 
 
 def differences(first: dict[str, Row], second: dict[str, Row]) -> dict[str, str]:
-    """First less second, on seeds that both have; `both` pools the languages."""
+    """First less second, on seeds that both have; `both` pools the languages, `holds` is of all there is."""
     cells, sides = {}, ([], [])
     for target in sorted(first.keys() & second.keys()):
-        seeds = set(first[target].seeds) & set(second[target].seeds)
-        pair = [only(row, seeds).utterances() for row in (first[target], second[target])]
-        cells[target] = verdict(paired_test(*pair))
-        for side, decodes in zip(sides, pair):
-            side.append(decodes)
-    if len(cells) < len(TARGETS):
-        return cells
+        if seeds := set(first[target].seeds) & set(second[target].seeds):
+            pair = [only(row, seeds).utterances() for row in (first[target], second[target])]
+            cells[target] = verdict(paired_test(*pair))
+            for side, decodes in zip(sides, pair):
+                side.append(decodes)
+    if not cells:
+        return {}
     tested = paired_test(*([join(each) for each in zip(*side)] for side in sides))
+    if len(cells) > 1:
+        cells["both"] = verdict(tested)
     word = ("yes" if tested.delta < 0 else "no") if tested.distinguishable else "cannot be told"
-    return {**cells, "both": verdict(tested), "holds": word}
+    return {**cells, "holds": word}
 
 
 def only(row: Row, seeds: set[int]) -> Row:
@@ -158,21 +162,58 @@ def settings(rows: Rows) -> dict[str, dict]:
     return table
 
 
-def codewords(exp: Path) -> dict[str, dict]:
-    """A line for each pre-trained model with a codebook, the mean over seeds; copies pictures of seed 1."""
+def read_codes(exp: Path) -> dict[tuple[str, str], dict[int, dict]]:
+    """Model and sources -> codebook.json of each seed; copies a picture of the first seed of each."""
+    found: dict[tuple[str, str], dict[int, dict]] = {}
+    for path in sorted(exp.glob("codes_*/seed*/codebook.json")):
+        name = path.parents[1].name
+        model, _, sources = name.removeprefix("codes_").rpartition("_")
+        seeds = found.setdefault((model, sources), {})
+        seeds[int(path.parent.name.removeprefix("seed"))] = read_json(path)
+        if len(seeds) == 1:
+            with (
+                open(path.with_suffix(".png"), "rb") as source,
+                atomic_write(exp / "tables" / f"{name}.png", "wb") as copy,
+            ):
+                shutil.copyfileobj(source, copy)
+    return found
+
+
+def codewords(found: dict[tuple[str, str], dict[int, dict]]) -> dict[str, dict]:
+    """A line for each pre-trained model with a codebook."""
     table = {}
-    for folder in sorted(exp.glob("codes_*")):
-        found = [read_json(path) for path in sorted(folder.glob("seed*/codebook.json"))]
-        if not found:
-            continue
-        model, _, sources = folder.name.removeprefix("codes_").rpartition("_")
-        values = {title: [one[key] for one in found if one[key] is not None] for title, key in CODES.items()}
-        means = {title: statistics.fmean(each) if each else "" for title, each in values.items()}
-        table[f"{MODELS[model]}, {sources}"] = {**means, "seeds": len(found), "frames": found[0]["frames"]}
-        picture = exp / "tables" / f"{folder.name}.png"
-        with open(folder / "seed1/codebook.png", "rb") as source, atomic_write(picture, "wb") as copy:
-            shutil.copyfileobj(source, copy)
+    for (model, sources), seeds in found.items():
+        means = {title: mean_sd(known(seeds, key)) for title, key in CODES.items()}
+        frames = next(iter(seeds.values()))["frames"]
+        table[f"{MODELS[model]}, {sources}"] = {**means, "seeds": len(seeds), "frames": frames}
     return table
+
+
+def codeword_orderings(found: dict[tuple[str, str], dict[int, dict]]) -> dict[str, dict]:
+    """UniSpeech less each other model, on seeds that both have."""
+    table = {}
+    for (model, sources), seeds in found.items():
+        own = found.get(("unispeech", sources), {})
+        pairs = [(own[seed], seeds[seed]) for seed in own.keys() & seeds.keys()]
+        if model != "unispeech" and pairs:
+            cells = {title: agreement(pairs, key) for title, key in CODES.items() if key != "phone_purity"}
+            table[f"UniSpeech less {MODELS[model]}, {sources}"] = cells
+    return table
+
+
+def agreement(pairs: list[tuple[dict, dict]], key: str) -> str:
+    """`+12.00, 3 of 3 seeds`: the mean difference, and the seeds in which it is as published."""
+    both = [(one[key], other[key]) for one, other in pairs if None not in (one[key], other[key])]
+    if not both:
+        return "-"
+    found = [one - other for one, other in both]
+    right = sum((value > 0) if key in MORE else (value < 0) for value in found)
+    return f"{statistics.fmean(found):+.2f}, {right} of {len(found)} seeds"
+
+
+def known(seeds: dict[int, dict], key: str) -> list[float]:
+    """The values of the seeds that have one."""
+    return [one[key] for one in seeds.values() if one[key] is not None]
 
 
 def main() -> None:
@@ -180,9 +221,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("exp", type=Path)
     exp = parser.parse_args().exp
-    rows = read_rows(exp)
+    rows, codes = read_rows(exp), read_codes(exp)
     tables = {**per_tables(rows), "orderings": orderings(rows), "settings": settings(rows)}
-    tables["codewords"] = codewords(exp)
+    tables |= {"codewords": codewords(codes), "codeword_orderings": codeword_orderings(codes)}
     for number, (name, table) in enumerate(tables.items(), start=1):
         path = exp / "tables" / f"table_{number}_{name}.json"
         path.unlink(missing_ok=True)
