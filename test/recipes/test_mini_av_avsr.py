@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -195,6 +196,16 @@ def test_data_directories(made):
     assert len(read_data_dir(made / "data/test_clean").text) == 4, "what is heard in a room is not clean"
 
 
+def test_without_the_video_library_one_line_says_what_to_install(tmp_path):
+    program = (
+        "import runpy, sys\nsys.modules['av'] = None\nsys.path.insert(0, 'local')\n"
+        f"sys.argv = ['local/corpus.py', '--speech', {str(tmp_path)!r}, '--out', {str(tmp_path / 'out')!r}]\n"
+        "runpy.run_path('local/corpus.py', run_name='__main__')"
+    )
+    done = run(RECIPE, sys.executable, "-c", program)
+    assert done.returncode == 1 and "tools/setup.sh video" in done.stderr.splitlines()[-1]
+
+
 def test_what_is_missing_is_told(tmp_path):
     done = make(tmp_path, tmp_path / "out")
     assert done.returncode == 1 and "no such file; make the corpus first" in done.stderr
@@ -307,3 +318,7 @@ def test_from_synthesis_to_tables_and_again(recipe):
     assert again.returncode == 0, again.stderr[-4000:]
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert (work / "RESULTS.md").read_text() == report
+    for system in ("pre_av", "av"):  # as if they had been left out
+        shutil.rmtree(work / "exp" / system)
+    some = run(recipe, *command, "--stage", "8", "--methods", "pre_a,baseline,a", timeout=600)
+    assert some.returncode == 0, some.stderr[-4000:]

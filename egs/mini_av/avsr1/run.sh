@@ -49,7 +49,9 @@ fi
 
 if stage 2 "decode the clips, format audio, features; nothing shared between what is learnt from and what is held out"; then
   for set in "${clips[@]}"; do
-    speechkit video --data "$work/data/$set" --out "$work/dump/$set" --size 64 --audio true --jobs "$jobs" --force "$force"
+    kind=evaluation; [[ $set == clips_train ]] && kind=train
+    speechkit video --data "$work/data/$set" --out "$work/dump/$set" --kind "$kind" --size 64 --audio true \
+      --jobs "$jobs" --force "$force"
   done
   speechkit features --data "$work/dump/clips_train" --cmvn true --jobs "$jobs" --force "$force" bins=64 snip_edges=false
   for set in train dev "${tests[@]}"; do
@@ -94,13 +96,13 @@ if stage 7 "score; masked sound of held-out clips, told with and without their v
 fi
 
 if stage 8 "report: RESULTS.md and pictures"; then
-  speechkit picture clusters --model "$work/exp/pre_av/seed1" --codebook "$work/data/km_video" \
-    --data "$work/dump/clips_test" --out "$work/exp/clusters_of_a_clip.png"
-  for system in pre_a pre_av; do
-    speechkit picture curves --exp "$work/exp/$system/seed1" --out "$work/exp/masked_tokens_over_training_$system.png"
+  [[ ! -d $work/exp/pre_av/seed1/final ]] || speechkit picture clusters --model "$work/exp/pre_av/seed1" \
+    --codebook "$work/data/km_video" --data "$work/dump/clips_test" --out "$work/exp/clusters_of_a_clip.png"
+  for exp in "$work"/exp/pre_a*/seed1; do
+    speechkit picture curves --exp "$exp" --out "$work/exp/masked_tokens_over_training_$(basename "${exp%/seed1}").png"
   done
-  speechkit picture context --model "$work/exp/av/seed1" --data "$work/dump/test_0db" \
-    --out "$work/exp/audio_tokens_that_speech_frames_read.png"
+  [[ ! -d $work/exp/av/seed1/final ]] || speechkit picture context --model "$work/exp/av/seed1" \
+    --data "$work/dump/test_0db" --out "$work/exp/audio_tokens_that_speech_frames_read.png"
   speechkit report --exp "$work/exp" --systems "$systems" --out "$work/RESULTS.md" \
     --tables "$work"/exp/masked_audio{,_tests}.json --pictures "$work"/exp/*.png
 fi

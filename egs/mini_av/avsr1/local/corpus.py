@@ -30,6 +30,7 @@ from spoken_sets import read_rows  # noqa: E402
 
 from speechkit.bin.__main__ import true_or_false  # noqa: E402
 from speechkit.data.parallel import run_parallel  # noqa: E402
+from speechkit.data.video import need_video_library  # noqa: E402
 from speechkit.errors import InputError  # noqa: E402
 from speechkit.files import atomic_folder, write_json, write_jsonl  # noqa: E402
 from speechkit.stamp import Stamp  # noqa: E402
@@ -171,6 +172,7 @@ def main(argv: list[str] | None = None) -> None:
     stamp = Stamp(args.out, "corpus", [args.seed, sizes, str(args.speech)], sources, args.force)
     if stamp.fresh():
         return
+    need_video_library()
     start = time.monotonic()
     with atomic_folder(args.out) as out:
         seconds = write_corpus(out, args.speech, sizes, args.seed, args.jobs)
