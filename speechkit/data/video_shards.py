@@ -22,7 +22,8 @@ from speechkit.frontends.patches import FrameConfig
 
 # Clips in one piece of work; fixed, so that the output does not depend on --jobs.
 PIECE = 32
-FORMAT = 1
+FORMAT = 2
+MIN_SOUND = 0.1  # seconds, as `speechkit format` has it: more than an audio token
 
 
 @dataclass(frozen=True)
@@ -204,13 +205,17 @@ class ShardMaker:
         )
 
     def _check_sound(self, work: Work, clip: Clip) -> None:
-        """Raises BadSample when the sound lasts much longer or shorter than the video."""
+        """Raises BadSample when there is hardly any sound, or much more or less of it than of video."""
         heard = work.sound
         if isinstance(heard, str):
             info = audio_info(heard, utterance=work.utterance)
             heard = info.samples / info.rate
         elif heard is None:
             heard = len(clip.sound) / self.options.rate
+        if heard < MIN_SOUND:
+            raise BadSample(
+                work.utterance, "too short", f"{heard:.3f} s of sound, {MIN_SOUND:g} s are needed; remove it"
+            )
         if abs(heard - clip.seconds) > self.options.max_difference:
             raise BadSample(
                 work.utterance,

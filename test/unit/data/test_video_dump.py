@@ -102,6 +102,7 @@ def test_what_cannot_be_used_is_in_the_ledger(source, tmp_path, capsys):
     clips["apart"] = make_clip(tmp_path / "clips/apart.mkv", 2.0, sound=3.5, **common)
     clips["long"] = make_clip(tmp_path / "clips/long.mkv", 9.0, rate=2, sound=9.0, **common)
     clips["short"] = make_clip(tmp_path / "clips/short.mkv", 0.3, sound=0.3, **common)
+    clips["hushed"] = make_clip(tmp_path / "clips/hushed.mkv", 0.8, sound=0.02, **common)
     clips["gone"] = tmp_path / "clips/gone.mkv"
     source, out = clip_dir(tmp_path / "data/bad", clips), tmp_path / "dump/bad"
     for table in ("utt2spk", "spk2utt"):
@@ -116,12 +117,14 @@ def test_what_cannot_be_used_is_in_the_ledger(source, tmp_path, capsys):
         "apart": "video and sound differ in length",
         "long": "too long",
         "short": "too short",
+        "hushed": "too short",
         "gone": "missing file",
         "unseen": "no video",
     }
     assert "2.00 s and 3.50 s, --max-difference 1" in fates["apart"].detail
+    assert fates["hushed"].detail.startswith("0.020 s of sound, 0.1 s are needed")
     assert read_data_dir(out).utterances == [*SECONDS]
-    assert "dropped 6" in capsys.readouterr().err
+    assert "dropped 7" in capsys.readouterr().err
     # Evaluation sets lose nothing, and each clip has its line.
     assert run(*words, "--kind", "evaluation") == 1
     err = capsys.readouterr().err
