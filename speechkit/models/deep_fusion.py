@@ -59,12 +59,13 @@ class DeepFusion(nn.Module):
     Args:
         config: see `Config`.
         encoder: of audio; its weights come from a file.
+        rate: feature frames a second.
     """
 
-    def __init__(self, config: Config, encoder: AvBert) -> None:
+    def __init__(self, config: Config, encoder: AvBert, rate: float = 100.0) -> None:
         super().__init__()
-        self.config, self.av_bert = config, encoder.requires_grad_(False)
-        self.window = max(1, int(config.chunk_seconds * 100 / encoder.config.audio_patch))
+        self.config, self.av_bert, self.rate = config, encoder.requires_grad_(False), rate
+        self.window = max(1, int(config.chunk_seconds * rate / encoder.config.audio_patch))
         self.cache: ContextCache | None = None
         self.train()
 
@@ -134,7 +135,7 @@ def fuse(model: Any, settings: Any, assets: Assets) -> Any:
         assets: with the AV-BERT and the statistics of its features.
 
     Raises:
-        InputError: no statistics, another limit than AV-BERT's, or a block that it does not have.
+        InputError: no statistics, another limit than AV-BERT's, or a block or windows that it does not have.
     """
     if settings.clip is not None and assets.cmvn is None:
         raise InputError("model.clip: is for normalised features; give --cmvn")
@@ -151,7 +152,14 @@ def fuse(model: Any, settings: Any, assets: Assets) -> Any:
     if config.layer > audio.layers:
         raise InputError(f"model.fusion.layer={config.layer}: this AV-BERT has {audio.layers} blocks")
     model.cmvn = Whitening(assets.cmvn, known["whiten"], known["clip"])
-    model.fusion = DeepFusion(config, AvBert(audio, len(assets.cmvn["mean"])))
+    rate = 1000 / assets.cmvn.get("config", {}).get("frame_shift", 10.0)
+    model.fusion = DeepFusion(config, AvBert(audio, len(assets.cmvn["mean"])), rate)
+    if model.fusion.window > audio.max_audio and audio.pos_extend == "error":
+        longest = audio.max_audio * audio.audio_patch / rate
+        raise InputError(
+            f"model.fusion.chunk_seconds={config.chunk_seconds:g}: this AV-BERT has positions for "
+            f"{longest:g} s; give the length of the clips that it learnt from"
+        )
     return model
 
 

@@ -192,6 +192,7 @@ def test_attention_from_frames_to_tokens():
         ({"encoder": {"name": "conformer", "context_dim": 5}}, "this AV-BERT has 16"),
         ({"clip": 2.0}, "clipped to 1.2"),
         ({"fusion": {"av_bert": "x", "layer": 3}}, "has 2 blocks"),
+        ({"av_bert": known(encoder_config(max_audio=200))}, "chunk_seconds=10: .* positions for 6 s"),
         ({"cmvn": None}, "statistics are missing"),
         ({"av_bert": None}, "checkpoint of an AV-BERT"),
     ],
@@ -214,3 +215,6 @@ def test_the_training_length_decides_the_window():
     assert make_recogniser(fusion={}).fusion.window == 333
     assert make_recogniser(fusion={"chunk_seconds": 2}).fusion.window == 66
     assert encoder_config().max_audio == 1024
+    slow = {**CMVN, "config": {"frame_shift": 20.0}}  # statistics of features of 50 frames a second
+    config = from_dict(ctc.Config, {"encoder": {"name": "conformer"}, "fusion": {"av_bert": "x"}})
+    assert ctc.build(config, Assets(TOKENS, slow, av_bert=known())).fusion.window == 166
