@@ -99,20 +99,24 @@ def _check(data) -> None:
 
 def _account(data, spelt: dict, args: argparse.Namespace):
     """Every utterance's fate; InputError when too many must be dropped."""
+    from speechkit.data.durations import told_seconds
     from speechkit.data.fix import kind_of
     from speechkit.data.ledger import Ledger
 
     evaluation = kind_of(args.out) == "evaluation" if args.evaluation is None else args.evaluation
     ledger = Ledger("phonemize", "evaluation" if evaluation else "train", args.max_drop)
-    seconds = {utterance: float(value) for utterance, value in data.tables.get("utt2dur", {}).items()}
-    seconds |= {utterance: piece.end - piece.start for utterance, piece in data.segments.items()}
+    seconds = told_seconds(data) or {}
     for utterance in data.utterances:
         found, length = spelt[utterance], seconds.get(utterance, 0.0)
         if found.reason:
             ledger.drop(utterance, length, found.reason, found.detail)
         else:
             ledger.keep(utterance, length)
-    ledger.check(data.utterances)
+    try:
+        ledger.check(data.utterances)
+    except InputError as error:
+        options = "--evaluation false --max-drop 1" if evaluation else "--max-drop 1"
+        raise InputError(f"{error}; {options} lists them in {args.out}/rejected.jsonl") from None
     if not ledger.kept:
         raise InputError(f"{data.path}: no utterance can be kept")
     return ledger

@@ -16,12 +16,9 @@ def utterance_seconds(data: DataDir, rate: int = 16000, allow_pipes: bool = Fals
     Raises:
         BadSample: there is no table and a recording cannot be decoded.
     """
-    if data.segments:
-        return {utterance: segment.end - segment.start for utterance, segment in data.segments.items()}
-    if "utt2dur" in data.tables:
-        return {utterance: float(value) for utterance, value in data.tables["utt2dur"].items()}
-    if "utt2num_samples" in data.tables:
-        return {utterance: int(n) / rate for utterance, n in data.tables["utt2num_samples"].items()}
+    told = told_seconds(data, rate)
+    if told is not None:
+        return told
     from speechkit.data.audio import audio_info
 
     seconds = {}
@@ -29,3 +26,14 @@ def utterance_seconds(data: DataDir, rate: int = 16000, allow_pipes: bool = Fals
         info = audio_info(data.wav[utterance], utterance=utterance, allow_pipes=allow_pipes)
         seconds[utterance] = info.samples / info.rate
     return seconds
+
+
+def told_seconds(data: DataDir, rate: int = 16000) -> dict[str, float] | None:
+    """The same from a table alone; None where there is none of segments, utt2dur and utt2num_samples."""
+    if data.segments:
+        return {utterance: segment.end - segment.start for utterance, segment in data.segments.items()}
+    if "utt2dur" in data.tables:
+        return {utterance: float(value) for utterance, value in data.tables["utt2dur"].items()}
+    if "utt2num_samples" in data.tables:
+        return {utterance: int(n) / rate for utterance, n in data.tables["utt2num_samples"].items()}
+    return None

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from speechkit.data.audio_checks import Finding, Listener, entry_finding
-from speechkit.data.durations import utterance_seconds
+from speechkit.data.durations import told_seconds
 from speechkit.data.kaldi_dir import DataDir, Scan, scan_data_dir
 from speechkit.data.tables import is_partial, shown
 from speechkit.errors import Problem
@@ -84,13 +84,9 @@ def check_data_dir(path: str | Path, checks: Checks = Checks()) -> Report:  # no
             problem = Problem(table.file, table.lines[finding.key], message, shown(finding.key))
             (report.warnings if finding.warning else report.problems).append(problem)
     report.problems.sort()
-    if not report.problems and not report.seconds and _says_lengths(scan.data):
-        report.seconds = utterance_seconds(scan.data)
+    if not report.problems and not report.seconds:
+        report.seconds = told_seconds(scan.data) or {}
     return report
-
-
-def _says_lengths(data: DataDir) -> bool:
-    return bool(data.segments or data.tables.keys() & {"utt2dur", "utt2num_samples"})
 
 
 def _text_problems(scan: Scan, checks: Checks) -> Iterator[Problem]:

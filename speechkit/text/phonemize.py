@@ -127,7 +127,11 @@ def _by_espeak(texts: dict[str, str], options: Options) -> dict[str, Spelt]:
         version = remembered_version(folder, espeak.program, lambda: espeak.version)
         return PhoneCache(folder, {"source": "espeak", "language": options.language, "version": version})
 
-    return _by_program(texts, options, spell, cache)
+    try:
+        return _by_program(texts, options, spell, cache)
+    except InputError:
+        espeak.check_language()  # where there is none of that name, nobody can tell its script
+        raise
 
 
 def _by_phonemizer(texts: dict[str, str], options: Options) -> dict[str, Spelt]:

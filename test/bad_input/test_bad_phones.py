@@ -28,11 +28,14 @@ def data(tmp_path):
 
 def test_languages_and_scripts(data, capsys):
     assert "no language 'en-uk'; did you mean 'en-u" in refused(capsys, data, language="en-uk")
+    assert "has no language 'rus'; did you mean 'ru'" in refused(capsys, data, data="ru", language="rus")
     line = refused(capsys, data, data="ru")
     assert "en-us is written in LATIN, but 14 of 14 letters are not (" in line and "(u1, u2)" in line
     line = refused(capsys, data, "--max-drop", "0.1")
     assert "1 of 3 utterances dropped (u2: another script)" in line
-    assert "nothing may be dropped from an evaluation set" in refused(capsys, data, out="test_en")
+    assert line.endswith(f"--max-drop 1 lists them in {data / 'out'}/rejected.jsonl")
+    line = refused(capsys, data, out="test_en")
+    assert "nothing may be dropped from an evaluation set: mend the data; --evaluation false --max-" in line
     line = refused(capsys, data, data="zh", language="cmn")
     assert "2 of 2 utterances are read in another language" in line and "cmn-latn-pinyin" in line
     assert "2 languages (en, es); phones are of one language" in refused(capsys, data, data="two")

@@ -60,6 +60,15 @@ def test_a_data_directory_and_its_cache(tmp_path, starts, capsys):
     )
 
 
+def test_hours_of_what_was_formatted_are_told(tmp_path, capsys):
+    data = make_data_dir(tmp_path / "dump/en", 2, texts=["the cat", "это дом"])
+    write_table(data / "utt2num_samples", {u: str(n) for u, n in zip(text(data), (16000, 32000))})
+    assert phonemize(data, tmp_path / "phn", "--max-drop", "0.7") == 0
+    rows = [line.split() for line in capsys.readouterr().err.splitlines()]
+    assert ["dropped", "1", f"{2 / 3600:.6f}"] in rows and ["in", "2", f"{3 / 3600:.6f}"] in rows
+    assert json.loads((tmp_path / "phn/rejected.jsonl").read_text())["seconds"] == 2
+
+
 def test_a_text_set_with_changed_languages(tmp_path, capsys):
     rows = {f"u{i}": word for i, word in enumerate(["дом", "это хороший день", "рука", "у меня ok"])}
     write_table(tmp_path / "ru/text", rows | {"u5": "windows", "u6": "..."})
