@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 
 import pytest
 import torch
 from factories import write_table
-from tiny_training import World, make_dump, rows, weights
+from tiny_training import World, make_dump, make_tokenizer, rows, weights
 
 from speechkit.bin.__main__ import main
 from speechkit.config import load_config
 from speechkit.data.manifest import read_manifest
 from speechkit.errors import InputError
+from speechkit.text.tokenizer import load_tokenizer
 from speechkit.train.distributed import Ranks
 from speechkit.train.run import RunConfig
 from speechkit.train.setup import load_assets, prepare
@@ -143,7 +145,7 @@ def command(world, exp, **changes):
 
 
 def test_a_run_over_both_resumes_and_its_encoder_is_fine_tuned(world, capfd):
-    """Fine-tuning has an output layer of its own, frozen convolutions, and nothing of the old heads."""
+    """Fine-tuning has an output layer of its own tokens, frozen convolutions, and nothing of old heads."""
     options = {key.replace(".", "__"): value for key, value in MODEL.items()}
     options["schedule__name"] = "constant"
     assert command(world, "whole", **options) == 0
@@ -171,14 +173,17 @@ def test_a_run_over_both_resumes_and_its_encoder_is_fine_tuned(world, capfd):
 
     tuned = {"model__name": "ctc", "init__encoder": world.folder / "whole", "optim__lr": 0.01}
     frozen = "[{pattern: encoder.subsampling.*}]"
-    assert command(world, "tuned", **tuned, loop__max_updates=4, freeze=frozen) == 0, capfd.readouterr().err
+    other = copy(world)
+    other.tokenizer = make_tokenizer(world.folder / "letters", ["the quick brown fox jumps over a lazy dog"])
+    assert command(other, "tuned", **tuned, loop__max_updates=4, freeze=frozen) == 0, capfd.readouterr().err
     before, after = weights(world.folder / "whole/final"), weights(world.folder / "tuned/step_4")
     assert not any(name.startswith(("quantizer", "project_")) for name in after)
     assert torch.equal(
         before["encoder.subsampling.convs.0.weight"], after["encoder.subsampling.convs.0.weight"]
     )
-    assert after["head.weight"].shape == before["head.weight"].shape
-    assert not torch.equal(after["head.weight"], before["head.weight"])
+    sizes = [len(load_tokenizer(folder).vocab) for folder in (world.tokenizer, other.tokenizer)]
+    assert [len(found["head.weight"]) for found in (before, after)] == sizes and sizes[0] != sizes[1]
+    assert {name for name in after if "head" in name} == {"head.weight", "head.bias"}
     moved = [name for name in after if "blocks.0" in name and not torch.equal(after[name], before[name])]
     assert len(moved) > 5
 
