@@ -74,12 +74,12 @@ def check_records(folders: Sequence[str | Path], sets: Iterable[LabelSet]) -> No
             if record.get("label_rate", labels.rate) != labels.rate:
                 raise InputError(
                     f"{path}: {record['label_rate']} labels a second, but the model expects {labels.rate:g} "
-                    f"of {labels.field}: set model.label_rates"
+                    f"of {labels.field}: set {labels.options[1]}, or make the labels again"
                 )
             if record.get("clusters", labels.classes) != labels.classes:
                 raise InputError(
                     f"{path}: {record['clusters']} clusters, but the model has {labels.classes} classes for "
-                    f"{labels.field}: set model.classes"
+                    f"{labels.field}: set {labels.options[0]}, or make the labels again"
                 )
             if labels.features is not None and record.get("features", labels.features) != labels.features:
                 raise InputError(
@@ -97,7 +97,7 @@ def _check_range(manifest: Manifest, labels: LabelSet) -> None:
     i = int(np.searchsorted(ragged.offsets, place, side="right")) - 1
     raise InputError(
         f"{table}: utterance {manifest.ids[i]} has the label {int(ragged.flat[place])}, but the model has "
-        f"{labels.classes} classes for {labels.field}: give it the number of clusters (model.classes)"
+        f"{labels.classes} classes for {labels.field}: give it the number of clusters ({labels.options[0]})"
     )
 
 
@@ -107,7 +107,7 @@ def _check_rate(manifest: Manifest, labels: LabelSet, excess: np.ndarray) -> Non
     counts = manifest.labels[table].lengths
     found = counts.sum() / max(seconds[counts > 0].sum(), 1e-9)
     wrong = np.flatnonzero(np.abs(excess) > WRONG_SECONDS)
-    mend = "mend model.label_rates, or make the labels again"
+    mend = f"mend {labels.options[1]}, or make the labels again"
     if len(wrong):
         i = int(wrong[0])
         raise InputError(

@@ -35,12 +35,14 @@ class LabelSet:
         classes: K; labels lie in [0, K).
         rate: labels a second.
         features: hash of the configuration of the features that were clustered, or None for any.
+        options: what to set for another number of classes, and for another rate.
     """
 
     field: str
     classes: int
     rate: float
     features: str | None = None
+    options: tuple[str, str] = ("model.classes", "model.label_rates")
 
 
 def label_table(field: str) -> str | None:

@@ -11,6 +11,10 @@ from speechkit.frontends.patches import FrameConfig
 from speechkit.models.assets import Assets
 from speechkit.models.av_bert_config import Config
 
+AUDIO = "model.classes_audio", "model.encoder.audio_patch"
+VIDEO = "model.classes_video", "model.video_statistics, model.encoder.tubelet or model.encoder.patch"
+"""What to set for another number of classes, and for another rate."""
+
 
 def label_sets(config: Config, assets: Assets) -> list[LabelSet]:
     """Number of classes, rate, and hash of the patches that were clustered.
@@ -30,11 +34,11 @@ def _audio(config: Config, statistics: dict) -> list[LabelSet]:
     features = from_dict(fbank.Config, {k: v for k, v in record.items() if k in known})
     rate = 1000 / features.frame_shift / stack
     if not record:
-        return [LabelSet("kmeans_audio", config.classes_audio, rate)]
+        return [LabelSet("kmeans_audio", config.classes_audio, rate, options=AUDIO)]
     patches = audio_patches.of_features(
         features, statistics, stack=stack, whiten=config.whiten, limit=config.clip
     )
-    return [LabelSet("kmeans_audio", config.classes_audio, rate, patches.hash)]
+    return [LabelSet("kmeans_audio", config.classes_audio, rate, patches.hash, AUDIO)]
 
 
 def _video(config: Config, statistics: dict | None) -> list[LabelSet]:
@@ -51,4 +55,4 @@ def _video(config: Config, statistics: dict | None) -> list[LabelSet]:
         std=list(statistics["std"]),
     )
     made = video_patches.build(patches)
-    return [LabelSet("kmeans_video", config.classes_video, made.rate / made.shift, patches.hash)]
+    return [LabelSet("kmeans_video", config.classes_video, made.rate / made.shift, patches.hash, VIDEO)]

@@ -131,20 +131,19 @@ def _make_speech_set(
     extractor = load_kind(FEATURES, config.features.name).build(config.features)
     speeds = config.augment.speeds if training else [1.0]
     dumped = map(features_table, speeds) if "features" in model.requires else ()
-    check_records(folders, getattr(model, "label_sets", ()))
     check_frames(folders, assets.video)
+    check_records(folders, getattr(model, "label_sets", ()))
     partial = tables_of(getattr(model, "optional", ())) if training else ()
     manifest = read_manifest(
         folders, tables_of(model.requires), [*dumped, "utt2lang"], extractor.rate, config.features, partial
     )
 
     encoded, unknown = encode_fields(model.requires, manifest, assets)
-    tokens, frames = encoded.get("tokens"), None
+    tokens = encoded.get("tokens")
     emitted = output_frames(model, manifest, _input_length(model, extractor, max(speeds)))
-    if "ctc" in model.weights:
-        frames, unknown = emitted, too_short(manifest, emitted, 1) | unknown
-    elif "tokens" not in model.requires:  # pre-training needs a masked and an unmasked frame
-        unknown = too_short(manifest, emitted, 2) | unknown
+    frames = emitted if "ctc" in model.weights else None
+    labelled = frames is not None or "tokens" in model.requires  # else there are masked and other frames
+    unknown = too_short(manifest, emitted, 1 if labelled else 2) | unknown
     longest = getattr(model, "longest_text", None)
     if training and longest is not None:
         unknown |= too_long(manifest, encoded["bert_tokens"], longest)
@@ -155,6 +154,8 @@ def _make_speech_set(
     if len(kept) < len(manifest):
         manifest = manifest.select(kept)
         encoded = {field: ids.select(kept) for field, ids in encoded.items()}
+    if hasattr(model, "check_targets"):
+        model.check_targets(manifest.ids, encoded["tokens"])
     if training and hasattr(model, "hear_of"):
         model.hear_of(torch.from_numpy(np.unique(encoded["bert_tokens"].flat)).long())
 

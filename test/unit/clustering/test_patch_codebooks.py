@@ -27,6 +27,7 @@ from speechkit.errors import InputError
 from speechkit.frontends import fbank, video_patches
 from speechkit.frontends.audio_patches import of_features
 from speechkit.frontends.patches import patchify_video
+from speechkit.models.av_labels import VIDEO
 
 SECONDS = {"a": 2.0, "b": 1.0, "c": 1.5}
 
@@ -132,8 +133,8 @@ def test_labels_of_other_features_are_refused_by_hash(dump, books):
         InputError, match=f"km_video.json: clusters of other features .*{right.hash}.*{other.hash}"
     ):
         check_records([dump], [LabelSet("kmeans_video", 6, 8.0, other.hash)])
-    with pytest.raises(InputError, match="6 clusters, but the model has 7"):
-        check_records([dump], [LabelSet("kmeans_video", 7, 8.0, right.hash)])
+    with pytest.raises(InputError, match="6 clusters, but the model has 7 .*: set model.classes_video"):
+        check_records([dump], [LabelSet("kmeans_video", 7, 8.0, right.hash, VIDEO)])
 
 
 def test_wrong_names_and_missing_frames_are_one_line(dump, books, tmp_path, capsys):
