@@ -117,13 +117,14 @@ def _context(args: argparse.Namespace) -> None:
     name, waveform = read_utterance(args.data, args.utterance)
     batch = recognizer.batch([waveform], [name]).to(recognizer.device)
     maps = {block: weights.numpy() for block, weights in context_maps(model, batch).items()}
-    seconds = model.fusion.av_bert.config.audio_patch / 100
-    draw_context(waveform, maps, 100 / model.encoder.stride, seconds, name, args.out)
+    rate = model.fusion.rate
+    seconds = model.fusion.av_bert.config.audio_patch / rate
+    draw_context(waveform, maps, rate / model.encoder.stride, seconds, name, args.out)
 
 
 def _clusters(args: argparse.Namespace) -> None:
     from speechkit.clustering.codebook import Codebook
-    from speechkit.decoding.one_utterance import read_one
+    from speechkit.decoding.one_utterance import one_by_one
     from speechkit.errors import InputError
     from speechkit.metrics.plots_av import draw_mosaics
     from speechkit.models.av_pictures import mosaics
@@ -132,6 +133,6 @@ def _clusters(args: argparse.Namespace) -> None:
     model, run, assets = load_model(args.model)
     if run.model.name != "av_bert" or assets.video is None:
         raise InputError(f"{args.model}: a model of kind {run.model.name}, which knows no clusters of video")
-    batch = read_one(model, run, args.data, args.utterance, args.seed)
+    batch = one_by_one(model, run, args.data)(args.utterance, args.seed)
     pictures = mosaics(model, batch, Codebook.load(args.codebook).centres, assets.video)
     draw_mosaics(pictures, batch.ids[0], args.out)

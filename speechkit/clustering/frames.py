@@ -165,7 +165,8 @@ class FrameSource:
                 read_audio(entry, rate=self.extractor.rate, fixed_rate=True, utterance=utterance)
             )
         if features.ndim != 2 or not len(features):
-            raise BadSample(utterance, "no feature frame", f"an array of shape {features.shape}")
+            drop = "speechkit format --min-seconds drops audio that is too short for one"
+            raise BadSample(utterance, "no feature frame", f"an array of shape {features.shape}; {drop}")
         if not np.isfinite(features.sum(dtype=np.float64)):
             raise BadSample(utterance, "features are not finite", "NaN or infinity; make the features again")
         return features.astype(np.float32, copy=False)

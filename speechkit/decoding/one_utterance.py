@@ -1,7 +1,8 @@
-"""One utterance of a data directory with all that a model learns from, to be looked at."""
+"""Utterances of a data directory one by one, with all that a model learns from, to be looked at."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +18,33 @@ from speechkit.errors import BadSample, InputError, nearest
 from speechkit.frontends import FEATURES
 
 
-def read_one(
-    model: nn.Module, run: Any, folder: str | Path, utterance: str | None = None, key: int = 0
-) -> Batch:
-    """A batch of one utterance, with the fields that the model requires.
+def one_by_one(model: nn.Module, run: Any, folder: str | Path) -> Callable[[str | None, int], Batch]:
+    """A function from an utterance's id and a key to a batch of it alone, with what the model requires.
 
     Args:
         model: of frames and labels, not of text.
         run: the `RunConfig` that it was trained with.
-        folder: the data directory.
-        utterance: its id; None for the first one.
-        key: seed of the draws of masks.
+        folder: the data directory, whose tables are read once.
+
+    Returns:
+        The function. Its first argument is None for the first utterance, its second the seed of the draws of
+        masks; it raises InputError where there is no such utterance, BadSample where it cannot be read.
 
     Raises:
-        InputError: no such utterance, or a table is missing.
-        BadSample: it cannot be read.
+        InputError: a table is missing.
     """
     extractor = load_kind(FEATURES, run.features.name).build(run.features)
     manifest = read_manifest([folder], tables_of(model.requires), (), extractor.rate, run.features)
-    names = [manifest.ids[i] for i in range(len(manifest))]
-    name = utterance or names[0]
-    if name not in names:
-        raise InputError(f"{folder}: no utterance '{name}'{nearest(name, names[:5000])}")
+    places = {manifest.ids[i]: i for i in range(len(manifest))}
     reader = BatchReader(Context(manifest, extractor), model.requires)
-    place, speed, seed = np.array([names.index(name)]), np.ones(1), np.array([key])
-    loaded = reader(MicroBatch(0, place, speed, seed, 0.0, 0.0))
-    if loaded.batch is None:
-        raise BadSample(*loaded.bad[0])
-    return loaded.batch
+
+    def read(utterance: str | None = None, key: int = 0) -> Batch:
+        if utterance is not None and utterance not in places:
+            raise InputError(f"{folder}: no utterance '{utterance}'{nearest(utterance, [*places][:5000])}")
+        place = np.array([places.get(utterance, 0)])
+        loaded = reader(MicroBatch(0, place, np.ones(1), np.array([key]), 0.0, 0.0))
+        if loaded.batch is None:
+            raise BadSample(*loaded.bad[0])
+        return loaded.batch
+
+    return read

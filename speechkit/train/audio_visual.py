@@ -13,6 +13,7 @@ from speechkit.files import hash_bytes, hash_json, read_json
 from speechkit.models.assets import Assets
 from speechkit.models.context_cache import ContextCache
 from speechkit.train.checkpoint import find_checkpoint, load_weights
+from speechkit.train.data_sets import plain
 from speechkit.train.run import RunConfig
 
 
@@ -44,7 +45,8 @@ def _read_pixels(path: Path) -> dict:
     if not path.is_file():
         raise InputError(f"{path}: no such statistics; speechkit video makes them (model.video_statistics)")
     found = read_json(path)
-    if not isinstance(found, dict) or any(len(found.get(key, ())) != 3 for key in ("mean", "std")):
+    lists = [found.get(key) for key in ("mean", "std")] if isinstance(found, dict) else []
+    if not lists or not all(isinstance(values, list) and len(values) == 3 for values in lists):
         raise InputError(f"{path}: no statistics of three colours; make them again with speechkit video")
     return found
 
@@ -109,11 +111,16 @@ def open_cache(config: RunConfig, model: nn.Module, rank: int) -> None:
         rank: number of this process.
 
     Raises:
-        InputError: a cache of another AV-BERT.
+        InputError: a cache of another AV-BERT, or for sound that is never the same twice.
     """
     fusion = getattr(config.model, "fusion", None)
     if fusion is None or fusion.cache is None:
         return
+    if not plain(config):
+        raise InputError(
+            "model.fusion.cache: noise, rooms and gain (augment) change the sound in every epoch, and the "
+            "cache would only grow; leave out either"
+        )
     weights = model.fusion.av_bert.state_dict().values()
     content = hash_bytes(*(value.cpu().contiguous().numpy().tobytes() for value in weights))
     network = hash_json([content, to_dict(config.features), fusion.layer, fusion.chunk_seconds])

@@ -13,9 +13,13 @@ from speechkit.clustering.codebook import Codebook, Subspace
 from speechkit.clustering.frames import Kind
 from speechkit.data.array_records import RecordWriter
 from speechkit.data.feature_record import read_statistics
+from speechkit.data.kaldi_dir import read_data_dir
+from speechkit.decoding.one_utterance import one_by_one
 from speechkit.decoding.recognizer import Recognizer
+from speechkit.errors import InputError
 from speechkit.files import read_json, write_json
 from speechkit.models.assets import Assets
+from speechkit.train.checkpoint import load_model
 
 FEATURES = {"features__bins": 20, "features__snip_edges": "false"}
 ENCODER = "{modalities: audio, dim: 16, layers: 1, heads: 2, feed_forward: 24}"
@@ -101,7 +105,7 @@ def test_a_stopped_run_masks_as_if_it_had_not_been(world):
     assert pairs[0] == pairs[1]
 
 
-def test_a_recogniser_takes_all_it_needs_from_the_folder(world):
+def test_a_recogniser_takes_all_it_needs_from_the_folder(world, capsys):
     gone = world.folder / "gone"
     shutil.copytree(world.folder / "av", gone)
     options = {**FUSED, "model__fusion": f"{{av_bert: {gone}, cache: {world.folder / 'cache'}}}"}
@@ -122,6 +126,9 @@ def test_a_recogniser_takes_all_it_needs_from_the_folder(world):
     assert isinstance(Recognizer.load(world.folder / "fused").transcribe(wav), str)
     assert not (world.folder / "cache").exists()
     draw(world, "context", "fused", world.dev)
+    options["model__fusion"] = f"{{av_bert: {world.folder / 'av'}, cache: {world.folder / 'cache'}}}"
+    assert run(world, "noisy", **options, augment__gain__probability=0.5) not in (0, 75)
+    assert "the cache would only grow" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -192,6 +199,12 @@ def test_clips_with_and_without_video_are_learnt_from_together(world):
     centres = np.random.default_rng(0).normal(size=(9, 3 * 4 * 4 * 3)).astype(np.float32)
     Codebook(centres, 144, Subspace(), Kind.unknown(1.0), {}).save(world.folder / "book")
     draw(world, "clusters", "both", world.folder / "seen_dev", "--codebook", str(world.folder / "book"))
+    model, config, _ = load_model(world.folder / "both")
+    read = one_by_one(model, config, world.folder / "seen_dev")
+    names = read_data_dir(world.folder / "seen_dev").utterances
+    assert [read(name).ids for name in (None, names[2])] == [[names[0]], [names[2]]]
+    with pytest.raises(InputError, match="no utterance 'nobody'"):
+        read("nobody")
 
 
 def test_missing_statistics_of_video_are_refused(world, capsys):
@@ -201,3 +214,20 @@ def test_missing_statistics_of_video_are_refused(world, capsys):
     options["model__video_statistics"] = str(world.folder / "none.json")
     assert run(world, "bad", cmvn=world.cmvn, **options) not in (0, 75)
     assert "no such statistics" in capsys.readouterr().err
+    write_json(world.folder / "none.json", {"mean": 0.5, "std": [0.3] * 3})
+    assert run(world, "bad", cmvn=world.cmvn, **options) not in (0, 75)
+    assert "none.json: no statistics of three colours" in capsys.readouterr().err
+
+
+def test_frames_of_another_size_are_told_before_their_labels(world, capsys):
+    odd, colours = world.folder / "odd", world.folder / "colours.json"
+    shutil.copytree(world.train, odd)
+    write_json(odd / "video.json", {"config_hash": "of 32 pixels"})
+    write_json(odd / "km_video.json", {"label_rate": 8.0})
+    frames = {"config": {"fps": 6.0, "size": 16}, "config_hash": "of 16 pixels"}
+    write_json(colours, {"mean": [0.5] * 3, "std": [0.3] * 3, **frames})
+    options = {**AV_BERT, "model__encoder": ENCODER.replace("audio,", "audio_video,")}
+    arguments = world.arguments("bad", **options, model__video_statistics=colours)
+    arguments[arguments.index(str(world.train))] = str(odd)
+    assert main(["train", *arguments, "--cmvn", str(world.cmvn)]) not in (0, 75)
+    assert "odd/video.json: other frames (configuration of 32 pixels)" in capsys.readouterr().err

@@ -20,7 +20,7 @@ import torch
 
 from speechkit.data.batch import Batch
 from speechkit.data.kaldi_dir import read_data_dir
-from speechkit.decoding.one_utterance import read_one
+from speechkit.decoding.one_utterance import one_by_one
 from speechkit.errors import InputError
 from speechkit.files import write_json
 from speechkit.metrics.set_section import verdict
@@ -53,16 +53,16 @@ def tell(model_folder: Path, data: Path, seen: bool) -> tuple[Utterances, float]
     """Masked audio tokens of every clip (`words`), those told wrong (`errors`); the mean loss in nats."""
     model, run, _ = load_model(model_folder)
     model.config.mask = replace(model.config.mask, max_coverage=COVERAGE)
-    speakers, tokens, wrong, loss = read_data_dir(data, need_audio=False).utt2spk, [], [], 0.0
-    for number, name in enumerate(sorted(speakers)):
-        batch = read_one(model, run, data, name, number)
+    names, read = read_data_dir(data, need_audio=False).utterances, one_by_one(model, run, data)
+    tokens, wrong, loss = [], [], 0.0
+    for number, name in enumerate(names):
+        batch = read(name, number)
         with torch.no_grad():
             terms = model.loss(batch if seen else without_video(batch), 0)
         right, count = terms["accuracy_audio"]
         tokens.append(count)
         wrong.append(count - int(right))
         loss += float(terms["audio"][0])
-    names = sorted(speakers)
     clips = Utterances(tuple(names), tuple(names), np.array(tokens), np.array(wrong))
     return clips, loss / sum(tokens)
 
