@@ -13,6 +13,7 @@ from speechkit.models import causal_lm
 def make_lm(vocab: int, network: str = "lstm", seed: int = 3) -> causal_lm.CausalLm:
     """Of V tokens, the last one <sos/eos>; in fp64, with sharp outputs."""
     sizes = {"lstm": {"embedding": 5, "cells": 7, "layers": 2}, "stateless": {"dim": 6, "context": 3}}
+    sizes["transformer"] = {"dim": 8, "layers": 2, "heads": 2, "feed_forward": 12, "context": 3}
     config = from_dict(causal_lm.Config, {"network": {"name": network, **sizes[network]}})
     torch.manual_seed(seed)
     tokenizer = SimpleNamespace(vocab=[str(token) for token in range(vocab)], eos=vocab - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from speechkit.decoders import joint, prediction_lstm, prediction_stateless
+from speechkit.decoders import joint, prediction_lstm, prediction_stateless, prediction_transformer
 
 FRAME_DIM = 5
 
@@ -18,6 +18,10 @@ class Networks:
         if kind == "lstm":
             config = prediction_lstm.Config(cells=6, embedding=4, layers=2, dropout=0)
             self.prediction: nn.Module = prediction_lstm.build(config, vocab)
+        elif kind == "transformer":
+            sizes = {"dim": 6, "layers": 2, "heads": 1, "feed_forward": 8, "context": 3}
+            config = prediction_transformer.Config(**sizes, dropout=0)
+            self.prediction = prediction_transformer.build(config, vocab)
         else:
             config = prediction_stateless.Config(dim=6, context=2, dropout=0)
             self.prediction = prediction_stateless.build(config, vocab)

@@ -13,6 +13,7 @@ from torch import Tensor
 PREDICTIONS = {
     "lstm": "speechkit.decoders.prediction_lstm",
     "stateless": "speechkit.decoders.prediction_stateless",
+    "transformer": "speechkit.decoders.prediction_transformer",
 }
 """Kind name -> module with a `Config` dataclass and `build(config, vocab_size) -> nn.Module`."""
 

@@ -2,7 +2,8 @@
 
 It learns from text sets, and from the transcripts of any data directory, in the recogniser's tokens. The
 network is one that transducers have for their labels: LSTMs (Mikolov et al., 2010; Sundermeyer et al., 2012),
-or a convolution over the last few tokens, as Bengio et al. (2003) had it.
+a convolution over the last few tokens, as Bengio et al. (2003) had it, or a Transformer that sees the last
+ones (Vaswani et al., 2017).
 """
 
 from __future__ import annotations

@@ -6,8 +6,14 @@ import pytest
 import torch
 from transducers import Networks
 
+from speechkit.config import load_config
+from speechkit.decoders import prediction_transformer
+from speechkit.errors import ProblemsError
 
-@pytest.mark.parametrize("kind", ["lstm", "stateless"])
+KINDS = ["lstm", "stateless", "transformer"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_label_at_a_time_gives_what_all_at_once_give(kind):
     network = Networks(kind, 7).prediction
     tokens = torch.tensor([[3, 1, 6, 2], [5, 5, 4, 1]])
@@ -21,7 +27,7 @@ def test_a_label_at_a_time_gives_what_all_at_once_give(kind):
     assert all(len(part) == 2 for part in memory)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "stateless"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_later_labels_change_nothing_before_them(kind):
     network = Networks(kind, 7).prediction
     a, b = network(torch.tensor([[3, 1, 6]])), network(torch.tensor([[3, 1, 2]]))
@@ -35,7 +41,7 @@ def test_the_stateless_network_forgets_and_the_lstm_does_not():
         assert torch.equal(a, b) == same
 
 
-@pytest.mark.parametrize("kind", ["lstm", "stateless"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_memories_are_by_row_so_that_hypotheses_can_change_places(kind):
     network = Networks(kind, 7).prediction
     _, memory = network.start(2)
@@ -44,6 +50,44 @@ def test_memories_are_by_row_so_that_hypotheses_can_change_places(kind):
     states, _ = network.step(torch.tensor([1, 1, 6]), turned)
     wanted = network(torch.tensor([[5, 1], [3, 1], [5, 6]]))[:, -1]
     torch.testing.assert_close(states, wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("context", [1, 4, 64])
+def test_a_transformer_remembers_the_last_labels_whatever_their_number(context):
+    """In one precision, over many more labels than it sees, rows of different lengths side by side."""
+    torch.manual_seed(2)
+    sizes = {"dim": 16, "layers": 3, "heads": 2, "feed_forward": 24, "context": context}
+    network = prediction_transformer.build(prediction_transformer.Config(**sizes), 9).eval()
+    tokens = torch.randint(1, 9, (2, 150))
+    whole = network(tokens)
+    states, memory = network.start(1)
+    shape = [part.shape[1:] for part in memory]
+    ahead = network.step(tokens[:1, 0], memory)[1]  # the first row is a label ahead of the second
+    memory = tuple(torch.cat(pair) for pair in zip(ahead, memory))
+    for u in range(149):
+        states, memory = network.step(torch.stack([tokens[0, u + 1], tokens[1, u]]), memory)
+        wanted = torch.stack([whole[0, u + 2], whole[1, u + 1]])
+        assert (states - wanted).abs().max() < 1e-5
+        assert [part.shape[1:] for part in memory] == shape
+    assert memory[2].tolist() == [151, 150]
+
+
+def test_a_transformer_sees_as_far_as_its_blocks_reach():
+    torch.manual_seed(2)
+    sizes = {"dim": 16, "layers": 2, "heads": 2, "feed_forward": 24, "context": 4}
+    network = prediction_transformer.build(prediction_transformer.Config(**sizes), 9).double().eval()
+    tokens = torch.randint(1, 9, (1, 20))
+    last = network(tokens)[0, -1]
+    for place in range(20):
+        other = tokens.clone()
+        other[0, place] = other[0, place] % 8 + 1
+        assert torch.equal(network(other)[0, -1], last) == (place < 20 - 2 * (4 - 1) - 1)
+
+
+@pytest.mark.parametrize("override", ["dim=12", "context=0", "heads=0", "dropout=1"])
+def test_sizes_of_a_transformer_that_cannot_be_name_the_key(override):
+    with pytest.raises(ProblemsError, match=override):
+        load_config(prediction_transformer.Config, overrides=["heads=4", override])
 
 
 @pytest.mark.parametrize("combine", ["add", "multiply"])

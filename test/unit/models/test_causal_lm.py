@@ -20,7 +20,7 @@ from speechkit.models.assets import Assets
 from speechkit.text.tokenizer import load_tokenizer
 from speechkit.train.checkpoint import load_model
 
-NETWORKS = ["lstm", "stateless"]
+NETWORKS = ["lstm", "stateless", "transformer"]
 SENTENCES = [[2, 3, 1], [], [4, 4, 2, 1, 3], [1]]
 
 
@@ -65,12 +65,18 @@ def test_token_by_token_says_what_all_at_once_says(network):
             assert float(last.exp().sum()) == pytest.approx(1.0)
 
 
-def test_it_learns_what_follows():
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"name": "lstm", "embedding": 8, "cells": 16},
+        {"name": "transformer", "dim": 16, "layers": 1, "heads": 2, "feed_forward": 16, "context": 3},
+    ],
+)
+def test_it_learns_what_follows(sizes):
     """A language in which each token is followed by the next one, and the fourth by the end."""
     torch.manual_seed(0)
-    sizes = {"name": "lstm", "embedding": 8, "cells": 16, "dropout": 0.0}
-    model = make_lm(6)
-    model = causal_lm.CausalLm(from_dict(causal_lm.Config, {"network": sizes, "dropout": 0.0}), Tokens)
+    config = {"network": {**sizes, "dropout": 0.0}, "dropout": 0.0}
+    model = causal_lm.CausalLm(from_dict(causal_lm.Config, config), Tokens)
     batch = make_batch([[1, 2, 3, 4], [3, 4], [2, 3, 4], [4]])
     optimiser = torch.optim.Adam(model.parameters(), 0.03)
     for update in range(150):

@@ -208,7 +208,7 @@ def test_networks_are_mixed_by_their_weights():
     )
 
 
-@pytest.mark.parametrize("network", ["lstm", "stateless"])
+@pytest.mark.parametrize("network", ["lstm", "stateless", "transformer"])
 def test_a_neural_language_model_is_added_for_every_token_and_the_end(network, lm):
     """Beside CTC and an n-gram model, of utterances of which some end earlier; against all hypotheses."""
     networks, neural = Networks("las", [4, 2, 3]), make_lm(len(VOCAB), network)
