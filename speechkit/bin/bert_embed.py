@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from speechkit.bin.__main__ import true_or_false
 from speechkit.stamp import Stamp
+
+if TYPE_CHECKING:
+    from speechkit.text.tokenizer import Tokenizer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,15 +55,25 @@ def run(args: argparse.Namespace) -> int | None:
         raise UsageError(f"--layers: {error}") from None
     embedder = open_embedder(folder, config, units.vocab)
     embedder.bert.to(args.device)
-    begin, end = len(units.before), len(units.after)
-    ids = (
-        [units.bert_ids[k] for k in row[begin : len(row) - end]]
-        for path in dict.fromkeys(args.text)
-        for row in map(tokenizer.encode, read_text(path).values())
-    )
+    texts = ((path, *pair) for path in dict.fromkeys(args.text) for pair in read_text(path).items())
+    ids = (_word_ids(tokenizer, embedder.bert.positions - 2, *text) for text in texts)
     count = write_store(args.out, ids, embedder, {"bert": str(folder)})
     stamp.write()
     print(
         f"speechkit bert-embed: {args.out}: {count} sentences, {embedder.dim} values a token", file=sys.stderr
     )
     return None
+
+
+def _word_ids(tokenizer: Tokenizer, room: int, path: Path, utterance: str, text: str) -> list[int]:
+    """BERT's ids of a text, without [CLS] and [SEP]; InputError when they are more than there is room for."""
+    from speechkit.errors import InputError
+
+    units, ids = tokenizer.units, tokenizer.encode(text)
+    words = ids[len(units.before) : len(ids) - len(units.after)]
+    if len(words) > room:
+        raise InputError(
+            f"{path}: utterance {utterance}: {len(words)} word pieces, and the BERT has room for {room}; "
+            "split it"
+        )
+    return [units.bert_ids[k] for k in words]

@@ -19,6 +19,7 @@ from speechkit.data.dataset import BatchReader, Context, read_ahead, tables_of
 from speechkit.data.dataset import Config as ReadConfig
 from speechkit.data.manifest import Manifest, read_manifest
 from speechkit.decoding import SEARCHES, DecodeConfig
+from speechkit.decoding.heads import refuse_nan
 from speechkit.decoding.resources import Resources
 from speechkit.errors import BadSample, InputError
 from speechkit.frontends import FEATURES
@@ -106,6 +107,10 @@ class Recognizer:
         """The model's heads for a batch; halves a batch that does not fit the GPU's memory.
 
         With `search.own_language`, the head that is searched has no other languages' phones.
+
+        Raises:
+            BadSample: an utterance's outputs are NaN.
+            InputError: one utterance alone does not fit the GPU's memory.
         """
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
@@ -119,6 +124,7 @@ class Recognizer:
             half = len(batch) // 2
             parts = [self.encode(part(batch, slice(0, half))), self.encode(part(batch, slice(half, None)))]
             return {name: _join([heads[name] for heads in parts]) for name in parts[0]}
+        refuse_nan(heads, batch.ids)
         name = self.config.search.head
         if self.mask is not None and name in heads:
             heads = heads | {name: (self.mask(heads[name][0], batch.languages), heads[name][1])}

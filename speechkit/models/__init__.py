@@ -67,6 +67,8 @@ class Model(Protocol):
     # of a system with several outputs; that of the empty name, which is first, is the system's.
     # Optional: `for_recognition() -> (config, prefixes)`: the configuration of the model that recognises, and
     # how the names of weights begin that it does not have, because they only serve the training.
+    # Optional: `check_targets(ids, tokens)`: InputError, before training, for utterances with targets (token
+    # ids of each) that something beside speech is learnt from and that is missing.
     # Optional: `copy_bert()`, called when pre-trained weights were put into `bert`, for copies of its parts.
     # Optional: `derive(values) -> {name: value}`: further dev values, from the mean terms of the dev set.
     # Optional: `advise(row: dict[str, float]) -> str | None`. Called with each training row that is logged;

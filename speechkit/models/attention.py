@@ -7,6 +7,7 @@ phi_i -> R -> the BERT embedding of token i, with `transfer` (Kubo et al., 2022,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -130,6 +131,11 @@ class AttentionModel(CtcModel):
 
         loss = token_cross_entropy(phi, targets, logits, self.config.label_smoothing)
         return loss, (answers[0] == targets[targets != IGNORE]).sum()
+
+    def check_targets(self, ids: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
+        """Raises InputError for utterances whose embeddings cannot be had."""
+        if self.regression is not None:
+            self.teacher.check(ids, tokens)
 
     def for_recognition(self) -> tuple[Config, tuple[str, ...]]:
         """The configuration without what only serves the training, and how those weights' names begin."""

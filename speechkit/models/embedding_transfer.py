@@ -16,6 +16,7 @@ from torch import Tensor
 
 from speechkit.config import check_range
 from speechkit.data.batch import Batch
+from speechkit.data.tables import shown
 from speechkit.errors import InputError
 from speechkit.lm.bert_embeddings import Config as EmbeddingConfig
 from speechkit.lm.bert_embeddings import Embedder
@@ -122,6 +123,37 @@ class Teacher:
             mean, std = (targets.new_tensor(self._opened().record[name]) for name in ("mean", "std"))
             targets = (targets - mean) / std.clamp(min=1e-6)
         return targets
+
+    def check(self, ids: Sequence[str], rows: Sequence[Sequence[int]]) -> None:
+        """Looks for the embeddings of all targets, before any training.
+
+        Args:
+            ids: of utterances.
+            rows: our token ids of each.
+
+        Raises:
+            InputError: targets that the store does not have, or that BERT cannot read whole, by utterance.
+        """
+        config, around = self.config, sum(self.around)
+        if config.store is not None:
+            store = self._opened()
+            bad = [
+                u for u, row in zip(ids, rows) if self._words(self.table[np.asarray(row, int)]) not in store
+            ]
+            wrong = (
+                f"{config.store} has no embeddings of their texts, which may have changed; make them again, "
+                "of training and dev texts, with speechkit bert-embed"
+            )
+        else:
+            from speechkit.integrations.bert import open_bert
+
+            room = open_bert(config.bert).positions - 2
+            bad = [u for u, row in zip(ids, rows) if len(row) - around > room]
+            wrong = f"more word pieces than the {room} that the BERT has room for; split them"
+        if bad:
+            raise InputError(
+                f"model.transfer: {len(bad)} of {len(ids)} utterances ({shown(', '.join(bad))}): {wrong}"
+            )
 
     def _words(self, row: Sequence[int]) -> Sequence[int]:
         """Without [CLS] and [SEP]."""

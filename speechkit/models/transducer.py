@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -103,6 +104,11 @@ class TransducerModel(CtcModel):
         if config.regression == "synchronous":
             return self.regression.synchronous(*inputs, sizes, config.distance).sum()
         return self.regression.joint(*inputs, lengths, sizes, config.distance).sum()
+
+    def check_targets(self, ids: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
+        """Raises InputError for utterances whose embeddings cannot be had."""
+        if self.regression is not None:
+            self.teacher.check(ids, tokens)
 
     def for_recognition(self) -> tuple[Config, tuple[str, ...]]:
         """The configuration without what only serves the training, and how those weights' names begin."""

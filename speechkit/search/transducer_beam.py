@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from speechkit.config import check_range
+from speechkit.errors import InputError
 from speechkit.lm.neural import NeuralLm
 from speechkit.lm.ngram import NgramLM
 from speechkit.search.beam_fusion import Fusion
@@ -45,7 +46,9 @@ class TransducerBeamConfig:
     lm_weight: float = 0.3
     """Factor of the language model's natural log probability of tokens."""
     token_bonus: float = 0.0
-    """Added for every token, against deletions. (All paths have as many blanks.)"""
+    """Added for every token, against deletions. There is no penalty of the blank: each path has one blank a
+    frame, so that it would change nothing; with `topology: one` it has as many as frames less labels, so that
+    it would be this bonus."""
     unk_score: float = -10.0
     """Added for tokens that an n-gram model does not know."""
     nbest: int = 1
@@ -96,6 +99,9 @@ class TransducerBeam:
 
         Returns:
             N-best hypotheses of each utterance, best first, with the frame in which each label came.
+
+        Raises:
+            InputError: a score is NaN.
         """
         order = torch.argsort(lengths, descending=True, stable=True)
         lengths = lengths.cpu()[order.cpu()]
@@ -108,7 +114,11 @@ class TransducerBeam:
             done = running
             if not running:
                 break
-            run.frame(time, running)
+            if wrong := run.frame(time, running).nonzero()[:, 0].tolist():
+                raise InputError(
+                    f"transducer_beam: scores of utterance {int(order[wrong[0]])} of the batch are NaN; look "
+                    "at its features and at the losses of the model's training"
+                )
         return results
 
 
@@ -126,8 +136,8 @@ class _Run:
         lm_state = torch.full_like(whole, search.fusion.start)
         self.beam = Beam(model, model, torch.zeros_like(model), whole, whole - 1, lm_state, whole)
 
-    def frame(self, time: int, running: int) -> None:
-        """Goes through a frame with the first utterances."""
+    def frame(self, time: int, running: int) -> Tensor:
+        """Goes through a frame with the first utterances; `(running,)` whether scores are NaN."""
         current, frame, pool = self.beam.rows(running), self.frames[:running, time], len(self.pool)
         closed: list[Beam] = []
         one = self.config.topology == "one"
@@ -152,6 +162,7 @@ class _Run:
         if len(self.pool) > pool:
             beam.place = self.pool.shrink(beam.place)
         self.beam = beam
+        return closed[0].model.isnan().any(1)
 
     def _least(self, closed: list[Beam], step: int) -> tuple[Tensor, Tensor]:
         """Totals `(B, 1)` from which one more label is tried, after so many in this frame.

@@ -11,6 +11,7 @@ import torch
 from language_models import make_lm, sentence_log_prob
 from transducers import Networks, draw_frames
 
+from speechkit.errors import InputError
 from speechkit.lm.arpa import read_arpa
 from speechkit.search.transducer_beam import TransducerBeam, TransducerBeamConfig
 from speechkit.search.transducer_greedy import transducer_greedy
@@ -172,6 +173,16 @@ def test_the_prediction_network_is_left_alone_where_nothing_is_said():
     assert [nbest[0].tokens for nbest in found] == [[], []] and networks.calls == 0
 
 
+@torch.no_grad()
+def test_scores_that_are_no_numbers_name_the_utterance():
+    networks = Networks("lstm", 5)
+    frames, lengths = networks.joint.of_frames(draw_frames(3, 6)), torch.tensor([6, 3, 5])
+    frames[2, 4] = torch.nan
+    with pytest.raises(InputError, match="transducer_beam: scores of utterance 2 of the batch are NaN"):
+        beam(5, beam=3)(networks, frames, lengths)
+    assert beam(5, beam=3)(networks, frames, torch.tensor([6, 3, 4]))
+
+
 def test_tokens_that_are_forbidden_are_never_said():
     networks = Networks("stateless", 5)
     search = TransducerBeam(TransducerBeamConfig(beam=8, nbest=8), list("_abcd"), forbidden=(2, 3))
@@ -219,9 +230,10 @@ def test_a_beam_that_holds_everything_is_the_sum_over_paths_and_knows_the_best_o
 
 
 @pytest.mark.parametrize("topology", ["exact", "one"])
+@pytest.mark.parametrize("network", ["lstm", "transformer"])
 @torch.no_grad()
-def test_a_neural_language_model_is_added_for_every_token_and_the_end(topology):
-    lm, networks, frames = make_lm(4), Networks("lstm", 4), draw_frames(2, 2)
+def test_a_neural_language_model_is_added_for_every_token_and_the_end(network, topology):
+    lm, networks, frames = make_lm(4, network), Networks("lstm", 4), draw_frames(2, 2)
     options = {"beam": 400, "nbest": 400, "max_symbols": 2, "beam_threshold": 1e9, "lm_weight": 0.7}
     options |= {"token_bonus": 0.25, "topology": topology}
     search, lengths = beam(4, neural=lm.for_search(), **options), torch.tensor([1, 2])
@@ -237,9 +249,10 @@ def test_a_neural_language_model_is_added_for_every_token_and_the_end(topology):
     assert [h.tokens for h in found[1]] != [h.tokens for h in plain[1]]
 
 
+@pytest.mark.parametrize("network", ["lstm", "transformer"])
 @torch.no_grad()
-def test_with_a_neural_language_model_a_batch_is_what_its_utterances_are_alone():
-    lm, networks = make_lm(6), Networks("lstm", 6)
+def test_with_a_neural_language_model_a_batch_is_what_its_utterances_are_alone(network):
+    lm, networks = make_lm(6, network), Networks(network, 6)
     search = beam(6, neural=lm.for_search(), beam=4, nbest=4, lm_weight=0.5)
     frames = networks.joint.of_frames(draw_frames(4, 12))
     lengths = torch.tensor([5, 12, 0, 9])
