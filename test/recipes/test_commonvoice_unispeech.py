@@ -91,6 +91,21 @@ def test_sets_of_sources_and_targets(tmp_path):
     assert clips(tmp_path / "all/ky_unlabelled") == [3, 7, *range(8, 20)]
 
 
+def test_folders_may_name_a_region(tmp_path):
+    """Common Voice's Swedish is in sv-SE."""
+    make_commonvoice(tmp_path, ("en", "ky"), seconds=0.3)
+    for place in ("cv", "lists"):
+        (tmp_path / place / "ky").rename(tmp_path / place / "ky-KG")
+    done = prepare(tmp_path, tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    assert set(texts(tmp_path / "data/ky_test/utt2lang").values()) == {"ky"}
+    assert (tmp_path / "data/ky_unlabelled/wav.scp").is_file()
+    (tmp_path / "cv/ky-XX").mkdir()
+    done = prepare(tmp_path, tmp_path / "again")
+    assert done.returncode == 1 and "which of ky-KG, ky-XX is ky?" in done.stderr
+    assert not (tmp_path / "again/ky_test").exists()
+
+
 def test_a_corpus_that_is_not_as_it_should_be(tmp_path):
     module = program(RECIPE / "local/data.py")
     make_commonvoice(tmp_path, ("ky",), seconds=0.3)
@@ -101,7 +116,7 @@ def test_a_corpus_that_is_not_as_it_should_be(tmp_path):
         module.read_split(lists / "dev.txt", clips)
     (lists / "dev.txt").write_text("common_voice_ky_1004.mp3\n")
     with pytest.raises(InputError, match=r"dev.txt and test.txt share common_voice_ky_1004"):
-        module.target_sets(folder, tmp_path / "lists", True)
+        module.target_sets(folder, lists, True)
     (folder / "clips/common_voice_ky_1004.mp3").unlink()
     with pytest.raises(InputError, match=r"ky_1004.mp3: no such file, and dev"):
         module.collect(folder, {"common_voice_ky_1004": clips["common_voice_ky_1004"]}, complete=True)

@@ -21,6 +21,15 @@ COLUMNS = "client_id", "path", "sentence"
 SPLITS = "train", "dev", "test"
 
 
+def folder_of(place: Path, language: str) -> Path:
+    """The folder of a language, whose name may have a region: `sv-SE` for sv; InputError for several."""
+    found = [place / language] if (place / language).is_dir() else sorted(place.glob(f"{language}-*/"))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise InputError(f"{place}: which of {names} is {language}? make a link of that name to it")
+    return found[0] if found else place / language
+
+
 def read_clips(folder: Path, table: str) -> dict[str, tuple[str, str]]:
     """Clip (its file's name without .mp3) -> speaker and sentence, as a table of a language has them.
 
@@ -80,7 +89,6 @@ def collect(folder: Path, clips: dict[str, tuple[str, str]], complete: bool) -> 
         data.text[utterance] = sentence
     if not data.wav:
         raise InputError(f"{folder}: no clip of {len(clips)} is left or has audio")
-    data.tables["utt2lang"] = dict.fromkeys(data.utt2spk, folder.name)
     return data, lost
 
 
@@ -99,30 +107,33 @@ def source_sets(folder: Path, speakers: bool, most: int) -> dict[str, dict]:
 
 
 def target_sets(folder: Path, splits: Path, speakers: bool) -> dict[str, dict]:
-    """Set -> clips of a language to learn from little.
+    """Set -> clips of a language to learn from little, whose lists lie in the folder `splits`.
 
     Raises:
         InputError: as `read_clips` and `read_split`; or two of the lists share a clip.
     """
     clips = read_clips(folder, "validated")
-    lists = {name: read_split(splits / folder.name / f"{name}.txt", clips) for name in SPLITS}
+    lists = {name: read_split(splits / f"{name}.txt", clips) for name in SPLITS}
     sets = {name: {clip: clips[clip] for clip in chosen} for name, chosen in lists.items()}
     for one, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
         if shared := sorted(sets[one].keys() & sets[other].keys()):
-            raise InputError(f"{splits / folder.name}: {one}.txt and {other}.txt share {shared[0]}")
+            raise InputError(f"{splits}: {one}.txt and {other}.txt share {shared[0]}")
     return {**sets, "unlabelled": without(clips, sets["dev"] | sets["test"], speakers)}
 
 
 def prepare(args: argparse.Namespace) -> None:
     """Writes every set that is not as it should be; clips without audio are listed in lost.txt beside it."""
     speakers = args.held_out == "speakers"
-    jobs = [(name, lambda folder: source_sets(folder, speakers, args.most_dev)) for name in args.sources]
-    jobs += [(name, lambda folder: target_sets(folder, args.splits, speakers)) for name in args.targets]
-    for language, sets_of in jobs:
-        folder = args.corpus / language
-        for name, clips in sets_of(folder).items():
+    for language in [*args.sources, *args.targets]:
+        folder = folder_of(args.corpus, language)
+        if language in args.sources:
+            sets = source_sets(folder, speakers, args.most_dev)
+        else:
+            sets = target_sets(folder, folder_of(args.splits, language), speakers)
+        for name, clips in sets.items():
             out = args.out / f"{language}_{name}"
             data, lost = collect(folder, clips, complete=name in SPLITS)
+            data.tables["utt2lang"] = dict.fromkeys(data.utt2spk, language)
             if name == "unlabelled":
                 data.text.clear()
             stamp = Stamp(out / "wav.scp", "data", [data.rows(), lost], [Path(__file__)])
