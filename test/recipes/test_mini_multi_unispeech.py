@@ -79,6 +79,25 @@ def test_nothing_is_trained_or_validated_on_a_test_set(systems):
     assert all(not decode.tune_on for decode in systems.decodes.values())
 
 
+@pytest.mark.parametrize(
+    "name, kind, more",
+    [
+        ("en_train_phn", "train", ("--no-text false", "--cmvn true")),
+        ("ky_train_sep", "train", ("--no-text false", "--cmvn false")),
+        ("nl_train_telephone", "train", ("--no-text false", "--cmvn false")),
+        ("ky_unlabelled", "train", ("--no-text true", "--cmvn false")),
+        ("ky_dev_phn", "evaluation", ("--no-text false", "--cmvn false")),
+        ("nl_test_telephone", "evaluation", ("--no-text false", "--cmvn false")),
+    ],
+)
+def test_a_set_is_prepared_as_what_it_is(name, kind, more):
+    options = "work=. jobs=1 force=false sources=en targets=ky,nl telephone=nl"
+    script = f'set -u; {options}; . local/functions.sh; speechkit() {{ echo "$*"; }}; prepare {name}'
+    done = run(RECIPE, "bash", "-c", script)
+    assert done.returncode == 0 and f"--kind {kind} " in done.stdout, done.stderr
+    assert all(option in done.stdout for option in more)
+
+
 # --- tables ------------------------------------------------------------------------------------------
 
 
