@@ -8,7 +8,7 @@ from typing import Any
 
 from speechkit.errors import InputError
 from speechkit.files import write_text
-from speechkit.text.phone_tags import is_flag
+from speechkit.text.phone_tags import is_flag, strip_tag
 from speechkit.text.reading import read_utf8
 from speechkit.text.tokenizer import BLANK, EOS, UNK, Options
 
@@ -63,12 +63,12 @@ def build(kind: str, texts: Sequence[str], options: Options) -> tuple[PhoneUnits
     """Every phone of the lexicon, or of the text without one; by code point.
 
     Raises:
-        InputError: a phone is a mark of a changed language, such as `(en)`.
+        InputError: a phone is a mark of a changed language, such as `(en)`, or `(es)(en)`.
     """
     units = PhoneUnits(read_lexicon(options.lexicon) if options.lexicon is not None else None)
     sequences = units.lexicon.values() if units.lexicon is not None else map(units.split, texts)
     phones = sorted({phone for phones in sequences for phone in phones} - {BLANK, UNK, EOS})
-    flags = [phone for phone in phones if is_flag(phone)]
+    flags = [phone for phone in phones if is_flag(strip_tag(phone))]
     if flags:
         raise InputError(
             f"'{flags[0]}' marks a change of language and is no phone: drop the utterances that have it, "

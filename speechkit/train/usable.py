@@ -182,12 +182,12 @@ def settle(ledger: Ledger, path: Path, first: bool) -> None:
     """
     if first:
         ledger.write(path)
+        if ledger.dropped:
+            print(ledger.summary())
     try:
         ledger.check()
     except InputError as error:
         raise InputError(f"{error}; every utterance is in {path}") from None
-    if first and ledger.dropped:
-        print(ledger.summary())
 
 
 def choose(
