@@ -124,7 +124,10 @@ READER = {
     ),
     "no speaker": (replace("utt2spk", b" s00\n", b"\n"), "/utt2spk:1: no value after the id (s00-000)"),
     "bad speaker id": (replace("utt2spk", b" s00\n", b" a/b\n"), "/utt2spk:1: an id must not contain '/'"),
-    "missing in text": (drop_line("text", 2), "/text: utterance of utt2spk is missing (s00-001)"),
+    "missing in text": (
+        drop_line("text", 2),
+        "/text: utterance of utt2spk is missing: speechkit fix drops it (s00-001)",
+    ),
     "missing in wav.scp": (drop_line("wav.scp", 1), "/wav.scp: recording of utt2spk is missing (s00-000)"),
     "missing in utt2spk": (drop_line("utt2spk", 4), "/text:4: utterance is not in utt2spk (s01-001)"),
     "extra in text": (append("text", b"t00-000 a\n"), "/text:5: utterance is not in utt2spk (t00-000)"),

@@ -95,7 +95,10 @@ def test_select_of_an_unknown_utterance_says_which(tmp_path):
         (lambda d: d.text.update({"s00-000": "two\nlines"}), "text: not writable as one line|not in utt2spk"),
         (lambda d: d.text.update({"s00-000": "bell \x07"}), "text:1: control character"),
         (lambda d: d.text.update({"s00-000": "lone \ud800"}), "text: not writable as UTF-8"),
-        (lambda d: d.text.pop("s00-001"), r"text: utterance of utt2spk is missing \(s00-001\)"),
+        (
+            lambda d: d.text.pop("s00-001"),
+            r"text: utterance of utt2spk is missing: speechkit fix drops it \(s00-001\)",
+        ),
         (lambda d: d.utt2spk.update({"s00-000": "two words"}), "utt2spk:1: expected one column"),
         (lambda d: d.utt2spk.update({"a/b": "s00"}), "an id must not contain '/'"),
         (lambda d: d.wav.update({"s00-000": ""}), "wav.scp:1: no value after the id"),
