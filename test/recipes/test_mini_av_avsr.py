@@ -202,7 +202,7 @@ def test_without_the_video_library_one_line_says_what_to_install(tmp_path):
         f"sys.argv = ['local/corpus.py', '--speech', {str(tmp_path)!r}, '--out', {str(tmp_path / 'out')!r}]\n"
         "runpy.run_path('local/corpus.py', run_name='__main__')"
     )
-    done = run(RECIPE, sys.executable, "-c", program)
+    done = run(RECIPE, sys.executable, "-c", program, timeout=280)
     assert done.returncode == 1 and "tools/setup.sh video" in done.stderr.splitlines()[-1]
 
 
