@@ -39,6 +39,7 @@ class Stamp:
         options: everything that changes the result (JSON-able).
         inputs: files and folders that the command reads.
         force: never skip.
+        again: how to make it again, for the message.
     """
 
     def __init__(
@@ -48,8 +49,9 @@ class Stamp:
         options: Any,
         inputs: Iterable[str | Path] = (),
         force: bool = False,
+        again: str = "(--force true makes it again)",
     ) -> None:
-        self.output, self.verb, self.force = Path(output), verb, force
+        self.output, self.verb, self.force, self.again = Path(output), verb, force, again
         self.path = self.output.parent / f".{self.output.name}.{verb}.stamp"
         self.inputs = [Path(path) for path in inputs]
         self.options = hash_bytes(hash_json(options).encode(), __version__.encode())
@@ -61,16 +63,14 @@ class Stamp:
             "output": fingerprint(self.output),
         }
 
-    def fresh(self) -> bool:
-        """True when nothing changed since `write`; then says so on standard error."""
+    def fresh(self, tell: bool = True) -> bool:
+        """True when nothing changed since `write`; then says so on standard error, if it is to tell."""
         if self.force or not self.path.exists() or not self.output.exists():
             return False
         if read_json(self.path) != self._now():
             return False
-        print(
-            f"speechkit {self.verb}: {self.output} is up to date (--force true makes it again)",
-            file=sys.stderr,
-        )
+        if tell:
+            print(f"speechkit {self.verb}: {self.output} is up to date {self.again}", file=sys.stderr)
         return True
 
     def write(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import time
 
 import pytest
@@ -12,6 +13,7 @@ import tiny_training
 import torch
 from tiny_training import World, fork, on_ranks, rows, wait, weights
 
+from speechkit.bin.__main__ import main
 from speechkit.train import distributed
 
 STOPPED = 75
@@ -50,8 +52,29 @@ def test_r1_the_same_command_again_resumes_and_then_does_nothing(world, undistur
     assert_same(undisturbed, world.folder / "twice")
     before = {p: p.stat().st_mtime_ns for p in (world.folder / "twice").rglob("*.safetensors")}
     assert world.run("twice", model__misbehave="SIGTERM:5") == 0
-    assert "nothing to do" in capfd.readouterr().err
+    assert "twice/final is up to date" in capfd.readouterr().err
     assert before == {p: p.stat().st_mtime_ns for p in (world.folder / "twice").rglob("*.safetensors")}
+
+
+def test_r1_the_command_of_a_finished_run_does_not_load_it(world, capfd, monkeypatch):
+    """A run that is over is left alone at once; one whose data or options changed is looked at."""
+    command = ["train", *world.arguments("seen")]
+    assert main(command) == 0
+    saved = {p: p.stat().st_mtime_ns for p in (world.folder / "seen").rglob("*.safetensors")}
+    monkeypatch.setitem(sys.modules, "speechkit.train.pretrained", None)  # importing it now fails
+    assert main(command) == 0
+    assert "seen/final is up to date (another --exp trains anew)" in capfd.readouterr().err
+    monkeypatch.undo()
+    assert main([*command, "loop.log_every=2"]) == 0
+    assert "nothing to do" in capfd.readouterr().err
+    assert saved == {p: p.stat().st_mtime_ns for p in (world.folder / "seen").rglob("*.safetensors")}
+    table = world.folder / world.train / "text"
+    before = table.read_text()
+    try:
+        table.write_text(before + "x y\n")
+        assert main(command) == 1
+    finally:
+        table.write_text(before)
 
 
 def test_r1_more_updates_can_be_asked_for_later(world):

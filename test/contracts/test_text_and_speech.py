@@ -140,7 +140,7 @@ def test_a_run_stops_when_a_dev_value_is_reached_and_goes_on_for_a_better_one(wo
     assert [row["update"] for row in rows(exp, "dev")] == [4] and (exp / "final").exists()
     assert "finished: reached loss" in capfd.readouterr().err
     assert world.run("stops", **options, validation__stop_at="{loss: 1000, loss_lm: 1000}") == 0
-    assert "nothing to do: reached loss" in capfd.readouterr().err
+    assert "stops/final is up to date" in capfd.readouterr().err
     assert world.run("stops", **options, validation__stop_at="{loss: 0.0}") == 0
     assert world.run("never", **options) == 0
     one, other = (weights(world.folder / name / "step_12") for name in ("stops", "never"))

@@ -107,7 +107,7 @@ def test_bf16_products_leave_the_lattice_in_fp32():
 
 
 def test_gradients_of_bf16_states_are_added_up_in_fp32():
-    """A state meets all frames: added up in bf16, part after part, its gradient would be off by three times as much."""
+    """A state meets all frames: added up in bf16, part by part, its gradient is three times as far off."""
     torch.manual_seed(0)
     frames, states = torch.randn(1, 1000, J), torch.randn(1, U + 1, J)
     sides, (_, _, weight, bias) = (frames.bfloat16(), states.bfloat16()), draw(torch.float32)[0]
