@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from speechkit.config import check_range, kind
+from speechkit.config import check_range, from_dict, kind, to_dict
+from speechkit.errors import ProblemsError
 
 SEARCHES = {
     "attention_beam": "speechkit.decoding.attention_beam",
@@ -27,7 +29,7 @@ class DecodeConfig:
     """The search and its options."""
     seconds: float = 200.0
     """Audio per batch, seconds, padding included."""
-    grid: dict[str, list[float]] = field(default_factory=dict)
+    grid: dict[str, list[Any]] = field(default_factory=dict)
     """Search options to tune, each with the values to try; needs --tune-on."""
     tune_utterances: int | None = None
     """Tune on that many utterances, evenly spread over the tuning set; None takes all."""
@@ -47,3 +49,11 @@ class DecodeConfig:
                 raise ValueError(f"grid.{key}: the search {self.search.name} has no such option")
             if not values:
                 raise ValueError(f"grid.{key}: no values to try")
+        self.grid = {key: [self._option(key, value) for value in values] for key, values in self.grid.items()}
+
+    def _option(self, key: str, value: Any) -> Any:
+        """A value to try, of the option's type: 1 is a weight of 1.0, and 1.5 no beam."""
+        try:
+            return getattr(from_dict(type(self.search), to_dict(self.search) | {key: value}), key)
+        except ProblemsError as error:
+            raise ValueError(f"grid.{error.problems[0].message}") from None

@@ -68,7 +68,7 @@ def test_a_lexicon_confines_the_words(world, exp):
 
 @pytest.mark.parametrize(("by", "rate"), [("words", "wer"), ("characters", "cer")])
 def test_tuning_takes_the_best_trial_and_writes_all_down(world, exp, by, rate):
-    options = ["search.name=ctc_beam", "search.beam=4", "grid={word_bonus: [-2, 0, 4]}", "--how", "tuned"]
+    options = ["search.name=ctc_beam", "grid={beam: [4], word_bonus: [-2, 0, 4]}", "--how", "tuned"]
     options.append(f"tune_by={by}")
     options += ["--lexicon", str(world.folder / "words"), "--tune-on", str(world.dev)]
     assert main(["decode", "--model", str(exp), "--data", str(world.train), *options]) == 0
@@ -76,7 +76,7 @@ def test_tuning_takes_the_best_trial_and_writes_all_down(world, exp, by, rate):
     assert [trial["word_bonus"] for trial in tuned["trials"]] == [-2, 0, 4]
     best = min(tuned["trials"], key=lambda trial: trial[rate])
     assert best[rate] == pytest.approx(100 * best["errors"] / best[by], abs=1e-4)
-    assert tuned["chosen"] == {"word_bonus": best["word_bonus"]}
+    assert tuned["chosen"] == {"beam": 4, "word_bonus": best["word_bonus"]}
     record = json.loads((exp / "decode_train_tuned" / "decode.json").read_text())
     assert record["tuned_on"] == tuned
     assert record["decode_config"]["search"]["word_bonus"] == best["word_bonus"]
@@ -133,6 +133,8 @@ BAD = {
     "grid without tuning set": (["grid={beam: [1, 2]}", "search.name=ctc_beam"], 2, "a grid needs --tune-on"),
     "tuning set without grid": (["--tune-on", "{dev}"], 2, "needs a grid"),
     "grid of nothing": (["grid={bean: [1]}", "search.name=ctc_beam"], 1, "has no such option"),
+    "half a hypothesis": (["grid={beam: [1.5]}", "search.name=ctc_beam"], 1, "grid.beam: expected a whole"),
+    "grid out of range": (["grid={beam: [4, 0]}", "search.name=ctc_beam"], 1, "beam=0"),
     "unknown search": (["search.name=ctc_been"], 1, "did you mean 'ctc_beam'?"),
     "unknown option": (["search.name=ctc_beam", "search.bean=3"], 1, "did you mean 'beam'?"),
     "how with a slash": (["--how", "a/b"], 2, "no slash, please"),
