@@ -41,6 +41,8 @@ def fingerprint(samples: np.ndarray, rate: int) -> np.ndarray:
         `(N,)` uint32, one for each 16 ms after the first 256 ms; 0 marks frames in digital silence.
         Empty when the sound is shorter than that.
     """
+    from scipy.fft import rfft
+
     from speechkit.data.audio import resample
 
     samples = resample(np.asarray(samples, dtype=np.float32), rate, RATE)
@@ -52,9 +54,9 @@ def fingerprint(samples: np.ndarray, rate: int) -> np.ndarray:
     first = np.searchsorted(np.arange(FRAME // 2 + 1), edges).astype(int)
     bits = []
     for start in range(0, len(frames), 512):  # a piece at a time: an hour of frames would be gigabytes
-        spectrum = np.abs(np.fft.rfft(frames[start : start + 513] * window)) ** 2
-        total = np.concatenate([np.zeros((len(spectrum), 1)), spectrum.cumsum(axis=1)], axis=1)
-        energy = total[:, first[1:]] - total[:, first[:-1]]
+        spectrum = rfft(frames[start : start + 513] * window)[:, : first[-1]]
+        power = spectrum.real**2 + spectrum.imag**2
+        energy = np.add.reduceat(power, first[:-1], axis=1, dtype=np.float64)
         between_bands = energy[:, :-1] - energy[:, 1:]
         rising = between_bands[1:] - between_bands[:-1] > 0
         loud = energy[1:].sum(axis=1) > 1e-7

@@ -43,6 +43,7 @@ class Normaliser:
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or Config()
+        self._punctuation = _Punctuation(self.config.exceptions)
 
     @property
     def hash(self) -> str:
@@ -55,11 +56,22 @@ class Normaliser:
         if self.config.case != "keep":
             text = text.lower() if self.config.case == "lower" else text.upper()
         if self.config.punctuation == "remove":
-            text = "".join(" " if self._removed(character) else character for character in text)
+            text = text.translate(self._punctuation)
         return _BLANKS.sub(" ", self._form(text)).strip(" ")
 
     def _form(self, text: str) -> str:
         return text if self.config.form == "none" else unicodedata.normalize(self.config.form, text)
 
-    def _removed(self, character: str) -> bool:
-        return unicodedata.category(character)[0] == "P" and character not in self.config.exceptions
+
+class _Punctuation(dict):
+    """Code point -> what stands for it where punctuation is removed; each is looked up once."""
+
+    def __init__(self, exceptions: str) -> None:
+        super().__init__()
+        self.exceptions = exceptions
+
+    def __missing__(self, code: int) -> int:
+        character = chr(code)
+        removed = unicodedata.category(character)[0] == "P" and character not in self.exceptions
+        self[code] = ord(" ") if removed else code
+        return self[code]
